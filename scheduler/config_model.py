@@ -1,0 +1,9 @@
+"""The base of everything a person writes: unknown keys are refused, values cannot change after validation."""
+
+from pydantic import BaseModel, ConfigDict
+
+
+class ConfigModel(BaseModel):
+    """Frozen, closed pydantic model. One default per setting, in its field."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")

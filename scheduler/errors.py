@@ -1,0 +1,45 @@
+"""Every error a user can meet.
+
+    TaskheatError               base; the command line prints it and exits with code 2
+    ├── ConfigError             a setting is unknown, of the wrong type, or impossible together with another
+    ├── DataError               a source, a row or a task's pool cannot be trained on
+    ├── ResourceError           the cluster cannot give what the launch asks for
+    ├── RunDirectoryError       the run directory belongs to another run, or is not a run
+    ├── StateError              a saved state does not fit the object it is loaded into
+    ├── LedgerError             a ledger is damaged or does not say what it must
+    └── ReplayMismatch          recomputing a ledger gave another plan than the one recorded
+
+A message names the value, the place and the remedy. Assertions are kept for what cannot happen.
+"""
+
+
+class TaskheatError(Exception):
+    """Base of every error a user can meet."""
+
+
+class ConfigError(TaskheatError):
+    """A setting is unknown, of the wrong type, or impossible together with another."""
+
+
+class DataError(TaskheatError):
+    """A source, a row or a task's pool cannot be trained on."""
+
+
+class ResourceError(TaskheatError):
+    """The cluster cannot give what the launch asks for."""
+
+
+class RunDirectoryError(TaskheatError):
+    """The run directory belongs to another run, or is not a run."""
+
+
+class StateError(TaskheatError):
+    """A saved state does not fit the object it is loaded into."""
+
+
+class LedgerError(TaskheatError):
+    """A ledger is damaged or does not say what it must."""
+
+
+class ReplayMismatch(TaskheatError):
+    """Recomputing a ledger gave another plan than the one recorded."""

@@ -1,0 +1,83 @@
+"""What the evaluation found and what the workers trained: the two kinds of evidence the engine reads."""
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSignal:
+    """What one evaluation of one task at one step found.
+
+    Attributes:
+        task: Name of the task.
+        attempt: Which start of the worker group produced the snapshot (0, 1, …; rises with every restart).
+        step: Optimiser step whose weights were evaluated.
+        plan_version: Plan under which that step was reached.
+        num_probes: Number of held-out probes scored.
+        score: Mean score of the probes by the task's checker, in [0, 1].
+        loss: Mean held-out loss per supervised token, in nats.
+        sampled_score: Mean score over repeated sampled outputs, in [0, 1].
+        score_variance: Mean over probes of the variance of the score over repeated sampled outputs of that probe.
+        num_rejected: Outputs the automatic reviewer rejected (broke any output rule).
+        num_reviewed: Outputs the automatic reviewer read.
+        format_compliance: Share of reviewed outputs that kept every rule of aspect `format`, in [0, 1].
+        num_human_rejected: Verdicts "rejected" from people since the run started.
+        num_human_reviewed: Verdicts from people since the run started.
+    """
+
+    task: str
+    attempt: int
+    step: int
+    plan_version: int
+    num_probes: int
+    score: float
+    loss: float
+    sampled_score: float
+    score_variance: float
+    num_rejected: int
+    num_reviewed: int
+    format_compliance: float
+    num_human_rejected: int = 0
+    num_human_reviewed: int = 0
+
+    def fault(self) -> str | None:
+        """Say why this signal cannot be used, or None. Never raises, whatever the fields hold."""
+        for name in ("step", "num_probes", "num_rejected", "num_reviewed", "num_human_rejected", "num_human_reviewed"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+                return f"{name} is {value!r}; expected a whole number >= 0"
+        if self.num_probes == 0:
+            return "num_probes is 0: nothing was measured"
+        for name in ("score", "sampled_score", "format_compliance", "score_variance"):
+            value = getattr(self, name)
+            if not isinstance(value, (int, float)) or not math.isfinite(value) or not 0.0 <= value <= 1.0:
+                return f"{name} is {value!r}; expected a number in [0, 1]"
+        if not isinstance(self.loss, (int, float)) or not math.isfinite(self.loss) or self.loss < 0:
+            return f"loss is {self.loss!r}; expected a finite number >= 0"
+        if self.num_rejected > self.num_reviewed or self.num_human_rejected > self.num_human_reviewed:
+            return "more outputs were rejected than reviewed"
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class IntervalReport:
+    """What the workers trained up to an interval boundary, from rank 0.
+
+    Attributes:
+        attempt: Which start of the worker group reports.
+        step: The boundary: steps [0, step) are done.
+        plan_version: Plan in force from this step on.
+        num_samples: Samples served per task since step 0, in the order of the plan's tasks.
+        num_tokens: Supervised tokens trained per task since step 0.
+        train_loss: Mean training loss per supervised token per task over the last interval; NaN where none was seen.
+        sequence_hash: Order-independent hash of every (step, slot, task, row) trained since step 0, modulo 2**63;
+            gathered from what the ranks really trained.
+    """
+
+    attempt: int
+    step: int
+    plan_version: int
+    num_samples: tuple[int, ...]
+    num_tokens: tuple[int, ...]
+    train_loss: tuple[float, ...]
+    sequence_hash: int

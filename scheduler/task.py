@@ -1,0 +1,64 @@
+"""The ontology card of a task: what it is, what a good answer is, what it is worth."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from scheduler.config_model import ConfigModel
+from scheduler.output_spec import OutputRule
+
+Kind = Literal["logic", "knowledge", "style", "safety", "general"]
+Tier = Literal["core", "standard", "long_tail"]
+
+
+class ExactChecker(ConfigModel):
+    """Score 1 when every answer token, stop token included, is the most likely one (teacher-forced exact match)."""
+
+    type: Literal["exact"] = "exact"
+
+
+class NumericChecker(ConfigModel):
+    """Score 1 when the last number of the generated answer is within `tolerance` (absolute) of the reference's."""
+
+    type: Literal["numeric"] = "numeric"
+    tolerance: float = Field(default=0.0, ge=0)
+
+
+class OverlapChecker(ConfigModel):
+    """Score in [0, 1]: F1 of the generated answer's words against the reference's; for free text."""
+
+    type: Literal["overlap"] = "overlap"
+
+
+class RulesChecker(ConfigModel):
+    """Score in [0, 1]: share of the task's output rules that the generated answer keeps; for style and safety tasks."""
+
+    type: Literal["rules"] = "rules"
+
+
+Checker = Annotated[ExactChecker | NumericChecker | OverlapChecker | RulesChecker, Field(discriminator="type")]
+
+
+class TaskSpec(ConfigModel):
+    """One named behaviour the model is trained for.
+
+    Everything has a default: a task may be no more than its name. `base_weight` replaces the task's share of the
+    mixture's prior before normalisation; `business_value` multiplies it.
+    """
+
+    name: str = Field(min_length=1)
+    family: str = "general"
+    kind: Kind = "general"
+    tier: Tier = "standard"
+    description: str = ""
+    preconditions: tuple[str, ...] = ()
+    constraints: tuple[str, ...] = ()
+    output_rules: tuple[OutputRule, ...] = ()
+    checker: Checker = ExactChecker()
+    evaluation_dimensions: tuple[str, ...] = ()
+    failure_modes: tuple[str, ...] = ()
+    difficulty_levels: int = Field(default=3, ge=1)
+    business_value: float = Field(default=1.0, gt=0)
+    base_weight: float | None = Field(default=None, ge=0)
+    target_score: float = Field(default=0.9, gt=0, le=1)
+    kpi: str = ""
