@@ -69,7 +69,7 @@ class IntervalReport:
         plan_version: Plan in force from this step on.
         num_samples: Samples served per task since step 0, in the order of the plan's tasks.
         num_tokens: Supervised tokens trained per task since step 0.
-        train_loss: Mean training loss per supervised token per task over the last interval; NaN where none was seen.
+        train_loss: Mean training loss per supervised token per task over the last interval; None where none was seen.
         sequence_hash: Order-independent hash of every (step, slot, task, row) trained since step 0, modulo 2**63;
             gathered from what the ranks really trained.
     """
@@ -79,5 +79,5 @@ class IntervalReport:
     plan_version: int
     num_samples: tuple[int, ...]
     num_tokens: tuple[int, ...]
-    train_loss: tuple[float, ...]
+    train_loss: tuple[float | None, ...]
     sequence_hash: int

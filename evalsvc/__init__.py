@@ -1,0 +1,1 @@
+"""The judgement: generation, scorers, automatic reviewer, evaluation of a snapshot, report."""

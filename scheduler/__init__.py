@@ -1,0 +1,1 @@
+"""The decision: tasks, signals, heat, policies, guards, stages, plan, ledger, replay. Pure but for `scheduler.actor`."""

@@ -1,0 +1,1 @@
+"""Mixture policies: pure rules from evidence to target weights."""

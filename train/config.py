@@ -1,0 +1,134 @@
+"""Settings of the work: what is read, what is trained, how."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from scheduler.config_model import ConfigModel
+
+
+class SourceConfig(ConfigModel):
+    """One file of rows.
+
+    The task of a row is `task`, or the value of its column `task_column`, or (neither given) the file's stem.
+    `columns` maps our names (instruction, input, output, system, history, id) to the file's, where they differ:
+    `{instruction: question, output: answer}`.
+    """
+
+    path: Path
+    task: str | None = None
+    task_column: str | None = None
+    columns: dict[str, str] = {}
+    max_rows: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="after")
+    def _one_way_to_name_the_task(self) -> "SourceConfig":
+        if self.task is not None and self.task_column is not None:
+            raise ValueError("give task or task_column, not both")
+        return self
+
+
+class DataConfig(ConfigModel):
+    """Which rows, how they are checked, and how each task's rows are split.
+
+    `probes_per_task` and `test_per_task` rows are held out of training by content hash: probes feed the engine during
+    the run, test rows are read once, at the end. A small task gives up at most `max_held_out_ratio` of its distinct rows
+    to each.
+    """
+
+    sources: tuple[SourceConfig, ...] = Field(min_length=1)
+    tasks_file: Path | None = None
+    max_length: int = Field(default=512, ge=8, description="tokens of prompt and answer; a longer row is refused")
+    max_refused_ratio: float = Field(default=0.0, ge=0, le=1)
+    probes_per_task: int = Field(default=32, ge=2)
+    test_per_task: int = Field(default=32, ge=0)
+    max_held_out_ratio: float = Field(default=0.2, gt=0, le=0.5)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        """`data: [a.jsonl, b.jsonl]` means one source a file, the task named by the file."""
+        if isinstance(value, list):
+            value = {"sources": value}
+        if isinstance(value, dict) and isinstance(value.get("sources"), (list, tuple)):
+            sources = [{"path": item} if isinstance(item, (str, Path)) else item for item in value["sources"]]
+            value = {**value, "sources": sources}
+        return value
+
+
+class LoraConfig(ConfigModel):
+    """Low-rank adapters (peft). `target_modules: all-linear` means every linear layer but the LM head."""
+
+    rank: int = Field(default=16, ge=1)
+    alpha: float = Field(default=32, gt=0)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    target_modules: str | tuple[str, ...] = "all-linear"
+
+
+class PretrainedModel(ConfigModel):
+    """A Hugging Face causal LM from a local path or a hub id; safetensors only.
+
+    `lora: null` trains all weights. `dtype: auto` is bfloat16 where the device computes it fast, else float32; adapters
+    are always float32.
+    """
+
+    type: Literal["pretrained"] = "pretrained"
+    path: str
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    lora: LoraConfig | None = LoraConfig()
+    trust_remote_code: bool = False
+    chat_template: Literal["auto", "none"] = "auto"
+    gradient_checkpointing: bool = False
+
+
+class TinyModel(ConfigModel):
+    """A small llama built from these sizes, with a byte-level tokenizer trained on the run's own training rows.
+
+    Needs no download; for demos, tests and policy experiments. Digits are kept apart as single tokens.
+    """
+
+    type: Literal["tiny"] = "tiny"
+    hidden_size: int = Field(default=128, ge=16)
+    num_layers: int = Field(default=2, ge=1)
+    num_heads: int = Field(default=4, ge=1)
+    vocab_size: int = Field(default=1024, ge=300)
+    max_position_embeddings: int = Field(default=512, ge=32)
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> "TinyModel":
+        if self.hidden_size % self.num_heads:
+            raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of num_heads {self.num_heads}")
+        return self
+
+
+ModelConfig = Annotated[PretrainedModel | TinyModel, Field(discriminator="type")]
+
+
+class TrainConfig(ConfigModel):
+    """The optimisation. A step is one optimiser step over `global_batch_size` samples, whatever the number of workers.
+
+    The batch is cut into micro-batches of `micro_batch_size` that are shared out among the workers; the rest is
+    accumulated. Learning rates may be set per stage.
+    """
+
+    steps: int = Field(default=1000, ge=1)
+    global_batch_size: int = Field(default=32, ge=1)
+    micro_batch_size: int = Field(default=16, ge=1)
+    learning_rate: float = Field(default=2e-4, gt=0)
+    warmup_steps: int = Field(default=20, ge=0)
+    final_lr_ratio: float = Field(default=0.1, ge=0, le=1)
+    weight_decay: float = Field(default=0.0, ge=0)
+    adam_betas: tuple[float, float] = (0.9, 0.999)
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    checkpoint_every_intervals: int = Field(default=5, ge=1)
+    keep_checkpoints: int = Field(default=2, ge=1)
+
+    @model_validator(mode="after")
+    def _micro_batches_fill_the_batch(self) -> "TrainConfig":
+        if self.global_batch_size % self.micro_batch_size:
+            raise ValueError(
+                f"global_batch_size {self.global_batch_size} is not a multiple of "
+                f"micro_batch_size {self.micro_batch_size}"
+            )
+        return self

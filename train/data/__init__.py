@@ -1,0 +1,1 @@
+"""Data: read, verify, quarantine, split, tokenise once."""
