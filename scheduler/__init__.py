@@ -1,1 +1,4 @@
-"""The decision: tasks, signals, heat, policies, guards, stages, plan, ledger, replay. Pure but for `scheduler.actor`."""
+"""The decision: tasks, signals, heat, policies, guards, stages, plan, ledger, replay.
+
+Pure (stdlib, numpy, scipy, pydantic) but for `scheduler.actor`.
+"""

@@ -7,7 +7,7 @@
     ├── RunDirectoryError       the run directory belongs to another run, or is not a run
     ├── StateError              a saved state does not fit the object it is loaded into
     ├── LedgerError             a ledger is damaged or does not say what it must
-    └── ReplayMismatch          recomputing a ledger gave another plan than the one recorded
+    └── ReplayMismatchError          recomputing a ledger gave another plan than the one recorded
 
 A message names the value, the place and the remedy. Assertions are kept for what cannot happen.
 """
@@ -41,5 +41,5 @@ class LedgerError(TaskheatError):
     """A ledger is damaged or does not say what it must."""
 
 
-class ReplayMismatch(TaskheatError):
+class ReplayMismatchError(TaskheatError):
     """Recomputing a ledger gave another plan than the one recorded."""

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from scheduler.config_model import ConfigModel
+from scheduler.config_model import ConfigModel, PathLike
 
 
 class SourceConfig(ConfigModel):
@@ -74,7 +74,7 @@ class PretrainedModel(ConfigModel):
     """
 
     type: Literal["pretrained"] = "pretrained"
-    path: str
+    path: Annotated[str, PathLike]
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     lora: LoraConfig | None = LoraConfig()
     trust_remote_code: bool = False

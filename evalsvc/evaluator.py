@@ -1,0 +1,277 @@
+"""The judgement of one snapshot: task by task, from held-out probes to the `TaskSignal` the engine reads.
+
+Per task, cheapest first:
+
+    all probes             one teacher-forced pass      loss, and the score where the checker is exact
+    all probes             greedy answers               the score where a checker must read text
+    first sampled_probes   samples_per_probe answers    sampled_score, score_variance, the automatic review
+
+Everything random comes from (seed, step, task): judging the same weights again, after a crash or in another process,
+gives the same signal bit for bit. People's verdicts are the exception; they are whatever has been written so far.
+
+Not here: how snapshots arrive and where signals go; an `Evaluator` is a plain object without threads or actors.
+"""
+
+import hashlib
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from statistics import fmean, pvariance
+from typing import Any, Protocol
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from evalsvc.config import EvaluationConfig
+from evalsvc.generation import Completion, Sampling, SupervisedRow, generate, teacher_forced
+from evalsvc.human_verdicts import RefusedLine, VerdictCount, VerdictTail
+from evalsvc.reviewer import Review, review
+from evalsvc.scorers import last_number, score_text
+from scheduler.errors import ConfigError, DataError
+from scheduler.signals import TaskSignal
+from scheduler.task import ExactChecker, NumericChecker, RulesChecker, TaskSpec
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Probe:
+    """One held-out question with its right answer.
+
+    Attributes:
+        input_ids: Tokens of prompt and answer, stop token included; int32 [T].
+        answer_start: Index of the answer's first token; what is before is the prompt.
+        reference: The right answer as text.
+    """
+
+    input_ids: np.ndarray
+    answer_start: int
+    reference: str
+
+
+@dataclass(frozen=True, slots=True)
+class FinalScore:
+    """A task on the test split: mean score and loss over `num_rows` rows; both None where the task has no test row."""
+
+    task: str
+    num_rows: int
+    score: float | None
+    loss: float | None
+
+
+class _Example(Protocol):
+    @property
+    def answer(self) -> str: ...
+
+
+class ProbeStore(Protocol):
+    """What `read_probes` needs of `train.data.store.TokenStore`. Tasks go by their index in the run."""
+
+    def num_rows(self, task: int, split: Any) -> int: ...
+    def encoded(self, task: int, row: int, split: Any) -> SupervisedRow: ...
+    def examples(self, task: int, split: Any) -> Sequence[_Example]: ...
+
+
+def read_probes(store: ProbeStore, *, num_tasks: int, split: str) -> list[tuple[Probe, ...]]:
+    """Read a held-out split (`probe` or `test`) of every task."""
+    return [
+        tuple(
+            Probe(encoded.input_ids, encoded.answer_start, example.answer)
+            for row, example in enumerate(store.examples(task, split))
+            for encoded in (store.encoded(task, row, split),)
+        )
+        for task in range(num_tasks)
+    ]
+
+
+class Evaluator:
+    """Judges models on the probes of every task.
+
+    Attributes:
+        notes: What a reader of the results must know about these probes and settings, in words; may be empty.
+    """
+
+    def __init__(
+        self,
+        *,
+        tokenizer: PreTrainedTokenizerBase,
+        stop_id: int,
+        pad_id: int,
+        tasks: Sequence[TaskSpec],
+        probes: Sequence[Sequence[Probe]],
+        config: EvaluationConfig,
+        seed: int,
+    ) -> None:
+        """Check that every task can be scored.
+
+        Args:
+            tokenizer: Turns generated tokens into text.
+            stop_id: Token that ends an answer.
+            pad_id: Any valid token id.
+            tasks: The run's tasks, in order.
+            probes: The probes of each task, in the order of `tasks`.
+            config: How to measure.
+            seed: The run's seed.
+
+        Raises:
+            DataError: A task has no probe, or its checker cannot score one of them.
+            ConfigError: A task is to be scored by its output rules and has none.
+        """
+        self._tokenizer = tokenizer
+        self._stop_id = stop_id
+        self._pad_id = pad_id
+        self._tasks = tuple(tasks)
+        self._probes = tuple(tuple(task_probes) for task_probes in probes)
+        self._config = config
+        self._seed = seed
+        for spec, task_probes in zip(self._tasks, self._probes, strict=True):
+            _check_scorable(spec, task_probes)
+        notes = (_note(spec, own, config) for spec, own in zip(self._tasks, self._probes, strict=True))
+        self.notes = tuple(note for note in notes if note)
+        names = [spec.name for spec in self._tasks]
+        self._verdicts = VerdictTail(config.human_verdicts, names) if config.human_verdicts else None
+
+    @property
+    def refused_verdicts(self) -> tuple[RefusedLine, ...]:
+        """Lines of the file of people's verdicts that were not counted."""
+        return tuple(self._verdicts.refused) if self._verdicts else ()
+
+    def evaluate(self, model: Any, *, step: int, attempt: int, plan_version: int) -> Iterator[TaskSignal]:
+        """Judge every task in order; each signal is given as soon as it is known."""
+        for task_index in range(len(self._tasks)):
+            yield self.evaluate_task(model, task_index, step=step, attempt=attempt, plan_version=plan_version)
+
+    def evaluate_task(
+        self, model: Any, task_index: int, *, step: int, attempt: int, plan_version: int
+    ) -> TaskSignal:
+        """Judge one task.
+
+        Args:
+            model: A transformers causal LM holding the weights of `step`; left in the mode it was found in.
+            task_index: Which of the run's tasks.
+            step: Optimiser step of the weights; the random numbers depend on it.
+            attempt: Passed on to the signal; the random numbers do not depend on it.
+            plan_version: Passed on to the signal.
+        """
+        spec = self._tasks[task_index]
+        score, loss = self._score(model, spec, self._probes[task_index])
+        sampled_scores, verdict = self._sample(model, task_index, step)
+        people = self._verdicts.poll()[spec.name] if self._verdicts else VerdictCount(0, 0)
+        return TaskSignal(
+            task=spec.name,
+            attempt=attempt,
+            step=step,
+            plan_version=plan_version,
+            num_probes=len(self._probes[task_index]),
+            score=score,
+            loss=loss,
+            sampled_score=fmean(map(fmean, sampled_scores)),
+            score_variance=fmean(map(pvariance, sampled_scores)),
+            num_rejected=verdict.num_rejected,
+            num_reviewed=verdict.num_reviewed,
+            format_compliance=verdict.format_compliance,
+            num_human_rejected=people.num_rejected,
+            num_human_reviewed=people.num_reviewed,
+        )
+
+    def final_test(self, model: Any, rows: Sequence[Sequence[Probe]]) -> list[FinalScore]:
+        """Score every task on rows it was never steered by (the `test` split); nothing is sampled.
+
+        Args:
+            model: A transformers causal LM.
+            rows: The test rows of each task, in the order of the run's tasks; a task may have none.
+        """
+        results = []
+        for spec, own in zip(self._tasks, rows, strict=True):
+            score, loss = self._score(model, spec, own) if own else (None, None)
+            results.append(FinalScore(spec.name, len(own), score, loss))
+        return results
+
+    def _score(self, model: Any, spec: TaskSpec, probes: Sequence[Probe]) -> tuple[float, float]:
+        """Mean score by the task's checker, and mean loss per supervised token in nats."""
+        readings = teacher_forced(model, probes, pad_id=self._pad_id, batch_size=self._config.batch_size)
+        loss = math.fsum(reading.loss_sum for reading in readings) / sum(reading.num_tokens for reading in readings)
+        if isinstance(spec.checker, ExactChecker):
+            return fmean(reading.exact for reading in readings), loss
+        return fmean(self._text_scores(spec, probes, self._generate(model, probes, sampling=None))), loss
+
+    def _sample(self, model: Any, task_index: int, step: int) -> tuple[list[list[float]], Review]:
+        """Scores of the sampled outputs, one list per probe, and their review."""
+        spec = self._tasks[task_index]
+        probes = self._probes[task_index][: self._config.sampled_probes]
+        num_samples = self._config.samples_per_probe
+        repeated = [probe for probe in probes for _ in range(num_samples)]
+        sampling = Sampling(self._config.temperature, seed=_derived_seed(self._seed, step, spec.name))
+        completions = self._generate(model, repeated, sampling=sampling)
+        scores = self._text_scores(spec, repeated, completions)
+        verdict = review(
+            spec.output_rules,
+            [self._text(completion) for completion in completions],
+            truncated=[not completion.stopped for completion in completions],
+        )
+        return [scores[start : start + num_samples] for start in range(0, len(scores), num_samples)], verdict
+
+    def _generate(self, model: Any, probes: Sequence[Probe], *, sampling: Sampling | None) -> list[Completion]:
+        return generate(
+            model,
+            [probe.input_ids[: probe.answer_start].tolist() for probe in probes],
+            max_new_tokens=self._config.max_new_tokens,
+            stop_id=self._stop_id,
+            pad_id=self._pad_id,
+            batch_size=self._config.batch_size,
+            sampling=sampling,
+        )
+
+    def _text_scores(
+        self, spec: TaskSpec, probes: Sequence[Probe], completions: Sequence[Completion]
+    ) -> list[float]:
+        return [
+            score_text(
+                spec.checker,
+                answer=self._text(completion),
+                reference=probe.reference,
+                rules=spec.output_rules,
+                truncated=not completion.stopped,
+            )
+            for probe, completion in zip(probes, completions, strict=True)
+        ]
+
+    def _text(self, completion: Completion) -> str:
+        text = self._tokenizer.decode(
+            completion.token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        assert isinstance(text, str)
+        return text
+
+
+def _check_scorable(spec: TaskSpec, probes: Sequence[Probe]) -> None:
+    if not probes:
+        raise DataError(
+            f"task {spec.name!r} has no probes, so nothing can steer it; give it more distinct rows "
+            "or raise data.max_held_out_ratio"
+        )
+    if isinstance(spec.checker, RulesChecker) and not spec.output_rules:
+        raise ConfigError(f"task {spec.name!r} is scored by its output rules and has none; write output_rules for it")
+    if isinstance(spec.checker, NumericChecker):
+        for probe in probes:
+            if last_number(probe.reference) is None:
+                raise DataError(
+                    f"task {spec.name!r} is scored by the last number of the answer, and the right answer of a probe "
+                    f"has none: {probe.reference[:80]!r}; correct the row or choose another checker"
+                )
+
+
+def _note(spec: TaskSpec, probes: Sequence[Probe], config: EvaluationConfig) -> str | None:
+    """Say when right answers are longer than a generated one may be: no output could pass the review then."""
+    lengths = [len(probe.input_ids) - probe.answer_start for probe in probes]
+    num_long = sum(length > config.max_new_tokens for length in lengths)
+    if not num_long:
+        return None
+    return (
+        f"task {spec.name!r}: the right answers of {num_long} of {len(probes)} probes are longer than "
+        f"evaluation.max_new_tokens = {config.max_new_tokens} (longest: {max(lengths)} tokens); generated answers "
+        "are cut off there and count as rejected"
+    )
+
+
+def _derived_seed(seed: int, step: int, task: str) -> int:
+    digest = hashlib.blake2b(repr((seed, step, task)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1

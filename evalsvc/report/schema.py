@@ -1,0 +1,181 @@
+"""The report of a run as frozen data: everything the page, the model card and the final table show, and no more.
+
+`report.json` is `dataclasses.asdict` of `Report`, so these classes are its schema. `evalsvc.report.model` fills them.
+"""
+
+from dataclasses import dataclass, field
+
+from evalsvc.report.history import Event
+from scheduler.records import TaskDecision
+from scheduler.task import Kind, Tier
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class RowCounts:
+    """Distinct rows of one task: trained on, probed during the run, tested at its end."""
+
+    train: int
+    probe: int
+    test: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """What the ledger does not say about a run.
+
+    Attributes:
+        run_name: Name of the run.
+        model: The model in words.
+        num_workers: Training workers.
+        base_model: Hub id or path of the pretrained model; None for one built from scratch.
+        has_adapter: The result is a LoRA adapter, not a full model.
+        wall_seconds: Seconds of wall clock by what they were spent on.
+        test_scores: Score in [0, 1] on the held-out test rows, by task.
+        rows: Row counts by task.
+    """
+
+    run_name: str
+    model: str
+    num_workers: int
+    base_model: str | None = None
+    has_adapter: bool = False
+    wall_seconds: dict[str, float] = field(default_factory=dict)
+    test_scores: dict[str, float] = field(default_factory=dict)
+    rows: dict[str, RowCounts] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Components:
+    """The four parts of heat. Each in [0, 1]."""
+
+    decay: float
+    variance: float
+    rejection: float
+    gap: float
+
+
+@dataclass(frozen=True, slots=True)
+class TaskReport:
+    """One task over the run. None: never measured, never decided on, or (shares) nothing trained.
+
+    `components` are the values behind the last heat, `heat_parts` the heat split among them (they sum to `heat`).
+    """
+
+    kind: Kind
+    tier: Tier
+    target_score: float
+    first_score: float | None
+    last_score: float | None
+    test_score: float | None
+    first_weight: float
+    last_weight: float
+    target_share: float | None
+    realised_share: float | None
+    samples: int
+    heat: float | None
+    learnability: float | None
+    components: Components | None
+    heat_parts: Components | None
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionReport:
+    """One decision. `in_force_from_step` is None when no step was trained under its plan."""
+
+    version: int
+    source_step: int
+    effective_from_step: int
+    in_force_from_step: int | None
+    stage: int
+    held: str | None
+    weights: dict[str, float]
+    tasks: tuple[TaskDecision, ...]
+    sentences: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WeightChange:
+    """How one decision moved one task's weight."""
+
+    task: str
+    version: int
+    before: float
+    after: float
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class ScorePoint:
+    """One evaluation of one task; loss in nats per supervised token."""
+
+    task: str
+    step: int
+    attempt: int
+    score: float
+    loss: float
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Steps [start_step, end_step) trained under one plan, and the samples each task was served in them."""
+
+    start_step: int
+    end_step: int
+    plan_version: int
+    stage: int
+    weights: dict[str, float]
+    samples: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Superseded:
+    """What a restart undid: kept for the record, counted nowhere else."""
+
+    num_boundaries: int
+    scores: tuple[ScorePoint, ...]
+    decisions: tuple[DecisionReport, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A whole run. Also the schema of `report.json`.
+
+    Attributes:
+        num_steps: Optimiser steps trained and kept.
+        num_plans: Plans that survived, the initial one included.
+        stage_boundary_step: First step trained in stage 2; None if never.
+        max_share_error_samples: Greatest distance, over tasks and boundaries, between the samples a task was served and
+            the samples its weights called for up to there.
+        segments: The run's steps by plan, in order.
+        notable: Sentences on the greatest changes, the change of stage and the guards that held.
+    """
+
+    schema_version: int
+    run_name: str
+    model: str
+    num_workers: int
+    mode: str
+    seed: int
+    num_steps: int
+    total_steps: int
+    interval_steps: int
+    global_batch_size: int
+    num_samples: int
+    num_plans: int
+    num_attempts: int
+    stage_boundary_step: int | None
+    end_reason: str | None
+    max_share_error_samples: float
+    max_staleness_steps: int
+    wall_seconds: dict[str, float]
+    rows: dict[str, RowCounts]
+    tasks: dict[str, TaskReport]
+    decisions: tuple[DecisionReport, ...]
+    events: tuple[Event, ...]
+    biggest_change: WeightChange | None
+    notable: tuple[str, ...]
+    segments: tuple[Segment, ...]
+    scores: tuple[ScorePoint, ...]
+    superseded: Superseded

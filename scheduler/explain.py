@@ -1,0 +1,50 @@
+"""Decisions in words: which signal moved which weight, and which guard held it back."""
+
+from collections.abc import Sequence
+
+from scheduler.records import TaskDecision
+
+_MIN_MOVE = 0.005
+_COMPONENTS = {
+    "gap": "gap to target",
+    "decay": "falling score",
+    "variance": "unsteady outputs",
+    "rejection": "rejected outputs",
+}
+_HELD_WORDS = {
+    "step limit": "the step limit let it go no further towards {target:.1%}",
+    "floor": "the floor kept it from falling to {target:.1%}",
+    "ceiling": "the ceiling kept it from {target:.1%}",
+    "epoch cap": "the epoch cap kept it from {target:.1%}: its rows would be repeated too often",
+    "core hold": "as a stable core task it keeps its prior share (the policy asked for {target:.1%})",
+    "overfit guard": "it is cooled because its held-out loss rises while its score does not",
+}
+
+
+def sentences(tasks: Sequence[TaskDecision], *, held: str | None, limit: int = 3) -> tuple[str, ...]:
+    """The decision's largest moves, largest first, at most `limit`; or why nothing moved."""
+    if held is not None:
+        return (f"Weights kept: {held}.",)
+    moved = sorted(tasks, key=lambda task: -abs(task.weight_after - task.weight_before))
+    words = tuple(sentence(task) for task in moved[:limit] if abs(task.weight_after - task.weight_before) >= _MIN_MOVE)
+    return words or ("No weight moved by half a point or more.",)
+
+
+def sentence(task: TaskDecision) -> str:
+    """One task's move and its reasons."""
+    direction = "rises" if task.weight_after > task.weight_before else "falls"
+    text = f"{task.task} {direction} {task.weight_before:.1%} → {task.weight_after:.1%}: heat {task.heat:.2f}"
+    reasons = [
+        f"{label} {getattr(task, name):.2f}"
+        for name, label in sorted(_COMPONENTS.items(), key=lambda item: -getattr(task, item[0]))
+        if getattr(task, name) >= 0.1
+    ]
+    if reasons:
+        text += f" ({', '.join(reasons[:3])})"
+    if direction == "falls" and task.learnability == 1.0:
+        text += ", others are hotter"
+    if task.learnability < 1.0:
+        text += f"; exposure brings no progress, so its heat counts {task.learnability:.0%}"
+    if task.held_by:
+        text += f"; {_HELD_WORDS[task.held_by].format(target=task.target_weight)}"
+    return text + "."

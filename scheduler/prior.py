@@ -1,0 +1,41 @@
+"""The prior: the mixture before any evidence, from the operator's wish and the sizes of the pools."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scheduler.errors import ConfigError
+from scheduler.setup import EngineSetup, ExplicitPrior, ProportionalPrior, TemperaturePrior, UniformPrior
+
+
+def prior_weights(setup: EngineSetup) -> NDArray[np.float64]:
+    """Probabilities [K]: the configured prior; a task's own `base_weight` replaces its share, its value multiplies it.
+
+    Raises:
+        ConfigError: An explicit weight names no task of the run, or no weight is left.
+    """
+    rows = np.array(setup.num_rows, dtype=np.float64)
+    match setup.mixture.prior:
+        case ProportionalPrior():
+            shares = rows
+        case UniformPrior():
+            shares = np.ones_like(rows)
+        case TemperaturePrior(tau=tau):
+            shares = rows ** (1.0 / tau)
+        case ExplicitPrior(weights=weights):
+            names = [task.name for task in setup.tasks]
+            unknown = sorted(set(weights) - set(names))
+            if unknown:
+                raise ConfigError(
+                    f"mixture.prior.weights names {unknown}, which are not tasks of this run; the tasks are {names}"
+                )
+            shares = np.array([weights.get(name, 0.0) for name in names])
+    shares = shares / max(float(shares.sum()), 1e-300)
+    for index, task in enumerate(setup.tasks):
+        base = shares[index] if task.base_weight is None else task.base_weight
+        shares[index] = base * task.business_value
+    total = float(shares.sum())
+    if not total > 0.0:
+        raise ConfigError(
+            "every task's weight is zero (mixture.prior and tasks.*.base_weight); give at least one task a positive weight"
+        )
+    return shares / total

@@ -1,0 +1,81 @@
+"""What travels through the data plane: a row that can be trained on, or the refusal of one that cannot.
+
+A file is read into rows and refusals; every later stage (verify, tokenise, split) may turn a row into a refusal, none
+drops one in silence.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+Message = tuple[str, str]
+"""(role, content); the role is system, user, assistant or tool."""
+
+UNCOUNTED_RULES = frozenset({"duplicate", "leak"})
+"""Refusals that say nothing against the row itself: they do not count towards `max_refused_ratio`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One example and its lineage.
+
+    Attributes:
+        id: The row's own id, or `file name:line`. Not necessarily unique across files.
+        task: Name of the task.
+        messages: Everything the model reads before it answers; the last turn is of a user or a tool.
+        answer: What the model must write, exactly as in the source.
+        source: Path of the file, as configured.
+        line: Where in the file, 1-based: the line a JSON or CSV row begins on, the row number of a Parquet file.
+        language: As given by the source, or None.
+        licence: As given by the source, or None.
+        reviewer: Who reviewed the row, or None.
+        review_status: The review's outcome, as given by the source, or None.
+        difficulty_factors: Four finite numbers, or None.
+        parent_id: Id of the row this one derives from or continues, or None.
+        content_hash: Hash of messages and answer; equal content has an equal hash, whatever its lineage.
+    """
+
+    id: str
+    task: str
+    messages: tuple[Message, ...]
+    answer: str
+    source: str
+    line: int
+    language: str | None
+    licence: str | None
+    reviewer: str | None
+    review_status: str | None
+    difficulty_factors: tuple[float, float, float, float] | None
+    parent_id: str | None
+    content_hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A row that is not trained on, and why. `task` is "" where the row was refused before its task was known."""
+
+    task: str
+    source: str
+    line: int
+    rule: str
+    reason: str
+
+    @property
+    def counts(self) -> bool:
+        """Whether the refusal counts towards `max_refused_ratio`."""
+        return self.rule not in UNCOUNTED_RULES
+
+
+def refuse(row: Row, *, rule: str, reason: str) -> Refusal:
+    """The refusal of a row that had been read."""
+    return Refusal(task=row.task, source=row.source, line=row.line, rule=rule, reason=reason)
+
+
+def hash_content(messages: tuple[Message, ...], answer: str) -> str:
+    """128-bit hash (hex) of messages and answer.
+
+    Raises:
+        UnicodeEncodeError: The text holds a lone surrogate, so it is not writable as UTF-8.
+    """
+    text = json.dumps((messages, answer), ensure_ascii=False, separators=(",", ":"))
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

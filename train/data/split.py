@@ -1,0 +1,118 @@
+"""Probe, test and train: three disjoint sets per task, decided by content alone.
+
+A row's rank is a hash of the seed and its content, so neither the order of the files nor the other rows move it: the
+first rows by rank are probes, the next are test rows, the rest are trained on. Two tasks may hold the same content;
+where they would put it into different sets, the set furthest from training keeps it (probe before test before train)
+and the other task's row is refused as a leak.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from scheduler.errors import DataError
+from train.config import DataConfig
+from train.data.row import Refusal, Row, refuse
+
+SplitName = Literal["probe", "test", "train"]
+SPLITS: tuple[SplitName, ...] = get_args(SplitName)
+"""In the order in which they claim content that several tasks hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSplit:
+    """One task's rows, each set in rank order."""
+
+    probe: tuple[Row, ...]
+    test: tuple[Row, ...]
+    train: tuple[Row, ...]
+
+    def rows(self, split: SplitName) -> tuple[Row, ...]:
+        """The rows of one set."""
+        match split:
+            case "probe":
+                return self.probe
+            case "test":
+                return self.test
+            case "train":
+                return self.train
+
+
+def split_rows(rows: Iterable[Row], config: DataConfig, *, seed: int) -> tuple[dict[str, TaskSplit], list[Refusal]]:
+    """Split every task's rows.
+
+    Args:
+        rows: Distinct within each task. Tasks keep their order of first appearance.
+        config: Its sizes are those of a task; `max_held_out_ratio` caps probes and test rows each.
+        seed: Another seed gives other sets.
+
+    Returns:
+        The sets by task, and the refusals (rule `leak`) of rows another task holds out.
+    """
+    ranked: dict[str, list[Row]] = {}
+    for row in rows:
+        ranked.setdefault(row.task, []).append(row)
+    for of_task in ranked.values():
+        of_task.sort(key=lambda row: _rank(row.content_hash, seed))
+    claims: dict[str, tuple[SplitName, Row]] = {}
+    cuts = {task: _cut(of_task, config) for task, of_task in ranked.items()}
+    for name in SPLITS:
+        for split in cuts.values():
+            for row in split.rows(name):
+                claims.setdefault(row.content_hash, (name, row))
+    refusals: list[Refusal] = []
+    splits = {
+        task: TaskSplit(*(_claimed(split, name, claims, refusals) for name in SPLITS)) for task, split in cuts.items()
+    }
+    return splits, refusals
+
+
+def held_out_sizes(num_rows: int, config: DataConfig) -> tuple[int, int]:
+    """(probes, test rows) of a task with `num_rows` distinct rows: at least one probe, and one row left to train on."""
+    cap = int(config.max_held_out_ratio * num_rows)
+    num_probes = max(1, min(config.probes_per_task, cap))
+    return num_probes, max(0, min(config.test_per_task, cap, num_rows - num_probes - 1))
+
+
+def check_disjoint(splits: Mapping[str, TaskSplit]) -> None:
+    """Require that no content is in two sets, within a task or across tasks.
+
+    Raises:
+        DataError: Names two rows of equal content in different sets.
+    """
+    seen: dict[str, tuple[SplitName, Row]] = {}
+    for split in splits.values():
+        for name in SPLITS:
+            for row in split.rows(name):
+                other_name, other = seen.setdefault(row.content_hash, (name, row))
+                if other_name != name:
+                    raise DataError(
+                        f"the {other_name} row {other.source}:{other.line} of task {other.task!r} is also the {name} "
+                        f"row {row.source}:{row.line} of task {row.task!r}; remove one of them"
+                    )
+
+
+def _rank(content_hash: str, seed: int) -> bytes:
+    return hashlib.blake2b(f"{seed}:{content_hash}".encode(), digest_size=16).digest()
+
+
+def _cut(ranked: Sequence[Row], config: DataConfig) -> TaskSplit:
+    num_probes, num_test = held_out_sizes(len(ranked), config)
+    held_out = num_probes + num_test
+    return TaskSplit(tuple(ranked[:num_probes]), tuple(ranked[num_probes:held_out]), tuple(ranked[held_out:]))
+
+
+def _claimed(
+    split: TaskSplit, name: SplitName, claims: Mapping[str, tuple[SplitName, Row]], refusals: list[Refusal]
+) -> tuple[Row, ...]:
+    kept = []
+    for row in split.rows(name):
+        claimed_by, holder = claims[row.content_hash]
+        if claimed_by == name:
+            kept.append(row)
+        else:
+            place = f"{holder.source}:{holder.line}"
+            reason = f"same content as {place}, which task {holder.task!r} holds out as {claimed_by}"
+            refusals.append(refuse(row, rule="leak", reason=reason))
+    return tuple(kept)

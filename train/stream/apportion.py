@@ -1,0 +1,158 @@
+"""Exact shares: how many samples of each task one optimiser step holds.
+
+Shares are kept in whole numbers of 2**-44 sample (`ONE` is a sample), so that a million steps drift by nothing and every
+machine finds the same counts. Per task there is a *debt*: its cumulative target minus what it was served, negative
+when it is ahead. Debts sum to zero. A step with rates r (weight times batch size B) has the *quotas* q = debt + r and
+serves counts n >= 0 with sum n = B.
+
+The rule. Every task is due floor(q) samples (none if q < 0); tasks with a fraction left may run ahead by one, and those
+whose next sample falls due first do. When more is due than the batch holds, the largest quotas go first, sample by sample.
+This is Tijdeman's chairman assignment (Discrete Mathematics 32, 1980) with a step, not a sample, as the unit of time.
+
+Why |debt| < 1 under one plan. Start from zero debts. Sample m of a task keeps its debt within (-1, 1) if and only if it
+is served in a step t with floor((m-1)/r) + 1 <= t <= ceil(m/r). The samples whose window lies in steps s+1..e number at
+most floor(re) - ceil(rs) <= r(e-s); over all tasks that is at most B(e-s), so by Hall's theorem all windows can be met, and
+earliest deadline first, which is optimal for unit jobs, meets them. By step t, sum ceil(rt) >= Bt samples were released:
+no step lacks samples to serve.
+
+When the plan changes, remainders are carried. Debts stay > -1 whatever the plans (nothing is served at q <= 0). They
+stay < 1 unless a new plan turns away from tasks that are ahead: then the others are together owed more than the
+batch holds. Even so every debt stays below max(1, H(K // 2)), H the harmonic number, K the number of tasks, whatever the
+plans; see `debt_bound`. Under a lasting plan the backlog is gone once every task that was ahead has been caught up by
+its target; a task of weight 0 never is, so what it was served beyond its target stays owed to the others.
+
+A task of weight 0 falls due nothing new. A fraction it was owed waits behind everybody else's: it is served, at most one
+sample, only in a step where every other task with a claim is already a part-sample ahead.
+
+What this does not do: choose rows, or the order inside the batch; see `train.stream.mixture`.
+"""
+
+from heapq import heapify, heappop, heappush
+
+import numpy as np
+
+UNIT_BITS = 44
+ONE = 1 << UNIT_BITS
+MAX_BATCH_SIZE = 1 << 14
+MAX_BLOCK_SAMPLES = 1 << 14
+_NEVER = np.int64(1) << 62
+
+
+def to_units(weights: np.ndarray) -> np.ndarray:
+    """Round weights to whole units that sum to exactly `ONE`.
+
+    Args:
+        weights: float64 [K], finite, >= 0, summing to about one.
+
+    Returns:
+        int64 [K]. A positive weight is never rounded to zero; the rounding's remainder goes to the largest weight.
+    """
+    units = np.rint(weights / weights.sum() * ONE).astype(np.int64)
+    units[(weights > 0) & (units == 0)] = 1
+    units[np.argmax(units)] += ONE - units.sum()
+    return units
+
+
+def debt_bound(num_tasks: int) -> float:
+    """No debt ever reaches this many samples, whatever the sequence of plans.
+
+    Proof. Let A(j) be the mean of the j largest debts after a step. After a step that serves all that is due, debts lie in
+    (-1, 1) and sum to zero: A(j) < min(1, (K-j)/j). In any other step the largest quota is served, sample by sample; let S
+    be the j largest debts afterwards and U the u tasks outside S that were served. If u = 0, A(j) did not rise. Otherwise
+    S and U together were given at most B and served B, and each of U ended at most 1 below the top of S (it was the
+    largest when served), so A(j) <= A'(j+u) + u/(j+u), A' being the means before. As u/(j+u) <= 1/(j+1) + ... + 1/(j+u),
+    unrolling to the last step that served all that was due gives A(1) < max over j of min(1, (K-j)/j) + H(j) - 1, which is
+    largest at j = K // 2. (The harmonic growth is that of the cup emptying game.)
+    """
+    return max(1.0, float(np.sum(1.0 / np.arange(1, num_tasks // 2 + 1))))
+
+
+def apportion_step(debts: np.ndarray, rates: np.ndarray) -> np.ndarray:
+    """Counts of one step by the rule above, for any debts.
+
+    Args:
+        debts: int64 [K] in units, summing to zero.
+        rates: int64 [K] in units per step, >= 0, summing to the batch size times `ONE`.
+
+    Returns:
+        int64 [K] samples per task, summing to the batch size.
+    """
+    quotas = debts + rates
+    counts = np.maximum(quotas >> UNIT_BITS, 0)
+    num_spare = int(rates.sum() >> UNIT_BITS) - int(counts.sum())
+    if num_spare < 0:
+        return _largest_quotas_first(quotas, counts, int(rates.sum() >> UNIT_BITS))
+    fractions = quotas & (ONE - 1)
+    candidates = np.flatnonzero((quotas > 0) & (fractions > 0))
+    deadlines = _ceil_div(ONE - fractions[candidates], rates[candidates])
+    counts[candidates[np.argsort(deadlines, kind="stable")[:num_spare]]] += 1
+    return counts
+
+
+def apportion_block(debts: np.ndarray, rates: np.ndarray, *, num_steps: int) -> np.ndarray:
+    """Tasks served in the next steps under one plan: what `apportion_step`, step by step, would serve.
+
+    Costs O(K + samples log samples) for the block: every sample's release and deadline are known in closed form, so one
+    sort ranks all samples of the block and a heap of ranks runs earliest deadline first.
+
+    Args:
+        debts: int64 [K] in units, summing to zero.
+        rates: int64 [K] in units per step, >= 0, summing to the batch size times `ONE`.
+        num_steps: Steps wanted; times the batch size at most `MAX_BLOCK_SAMPLES` (one step is always allowed).
+
+    Returns:
+        int32 [S, B], 1 <= S <= num_steps. S is smaller when more falls due in step S + 1 than the batch holds.
+    """
+    batch_size = int(rates.sum() >> UNIT_BITS)
+    num_released = np.maximum(-(-(debts + num_steps * rates) >> UNIT_BITS), 0)
+    tasks = np.repeat(np.arange(len(debts)), num_released)
+    first_job = np.cumsum(num_released) - num_released
+    served_before = (np.arange(len(tasks)) - first_job[tasks]) << UNIT_BITS
+    ahead, task_rates = served_before - debts[tasks], rates[tasks]
+    releases = np.maximum(ahead // np.maximum(task_rates, 1), 0)
+    deadlines = np.maximum(_ceil_div(ahead + ONE, task_rates) - 1, 0)
+
+    order = np.argsort(deadlines, kind="stable")
+    served_ranks = _earliest_deadline_first(releases[order], num_steps=num_steps, batch_size=batch_size)
+    steps_served = np.full(len(tasks), num_steps)
+    steps_served[served_ranks] = np.arange(num_steps * batch_size) // batch_size
+    overdue = steps_served > deadlines[order]
+    num_kept = int(deadlines[order][overdue].min()) if overdue.any() else num_steps
+    if num_kept == 0:
+        return np.repeat(np.arange(len(debts), dtype=np.int32), apportion_step(debts, rates))[None, :]
+    return tasks[order][served_ranks].astype(np.int32).reshape(num_steps, batch_size)[:num_kept]
+
+
+def _earliest_deadline_first(releases: np.ndarray, *, num_steps: int, batch_size: int) -> np.ndarray:
+    """Ranks in the order served. `releases` [jobs] is the step each rank is released in; a lower rank is due sooner."""
+    by_release = np.argsort(releases, kind="stable")
+    ends = np.searchsorted(releases[by_release], np.arange(num_steps), side="right").tolist()
+    ranks = by_release.tolist()
+    heap: list[int] = []
+    served: list[int] = []
+    begin = 0
+    for end in ends:
+        if begin == 0:
+            heap = ranks[:end]
+            heapify(heap)
+        else:
+            for rank in ranks[begin:end]:
+                heappush(heap, rank)
+        begin = end
+        served += [heappop(heap) for _ in range(batch_size)]
+    return np.array(served, dtype=np.int64)
+
+
+def _largest_quotas_first(quotas: np.ndarray, num_due: np.ndarray, batch_size: int) -> np.ndarray:
+    """Counts when more is due than the batch holds: each sample goes to the largest quota left, ties to the lower index."""
+    tasks = np.repeat(np.arange(len(quotas)), num_due)
+    first_job = np.cumsum(num_due) - num_due
+    levels = quotas[tasks] - ((np.arange(len(tasks)) - first_job[tasks]) << UNIT_BITS)
+    chosen = tasks[np.argsort(-levels, kind="stable")[:batch_size]]
+    return np.bincount(chosen, minlength=len(quotas))
+
+
+def _ceil_div(numerators: np.ndarray, rates: np.ndarray) -> np.ndarray:
+    """Steps until a target grows by `numerators` (rounded up); `_NEVER` for what is still ahead of a rate of zero."""
+    steps = -(-numerators // np.maximum(rates, 1))
+    return np.where((rates == 0) & (numerators > 0), _NEVER, steps)

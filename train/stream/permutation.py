@@ -1,0 +1,74 @@
+"""Seeded shuffles that need no memory: a bijection of [0, n), computed position by position.
+
+A Feistel network permutes [0, 4**h), the smallest such range that holds n; a result outside [0, n) is put through the
+network again until it falls inside ("cycle walking", fewer than four passes on average). So the row at any position of any
+epoch of any task is found directly, which makes a stream seekable and its state a handful of counts.
+
+Sources: Luby & Rackoff, SIAM J. Comput. 17 (1988) for the network; Black & Rogaway, CT-RSA 2002 for cycle walking on
+arbitrary ranges; Steele, Lea & Flood, OOPSLA 2014 for the mixing function (SplitMix64, Stafford's variant 13).
+
+What this is not: cryptography. The mixing function is fast and statistically sound, not secret.
+"""
+
+import numpy as np
+
+_GAMMA = np.uint64(0x9E3779B97F4A7C15)
+_MULTIPLIER_A = np.uint64(0xBF58476D1CE4E5B9)
+_MULTIPLIER_B = np.uint64(0x94D049BB133111EB)
+_SHIFT_A, _SHIFT_B, _SHIFT_C = np.uint64(30), np.uint64(27), np.uint64(31)
+_NUM_ROUNDS = 6
+
+
+def mix64(values: np.ndarray) -> np.ndarray:
+    """Scramble uint64 values (any shape but scalar): a bijection whose every output bit depends on every input bit."""
+    mixed = (values ^ (values >> _SHIFT_A)) * _MULTIPLIER_A
+    mixed = (mixed ^ (mixed >> _SHIFT_B)) * _MULTIPLIER_B
+    return mixed ^ (mixed >> _SHIFT_C)
+
+
+def hash_fields(*fields: np.ndarray | int) -> np.ndarray:
+    """64-bit hash of each tuple of whole numbers, order of fields significant.
+
+    Args:
+        fields: Integers or integer arrays that broadcast together.
+
+    Returns:
+        uint64, of the broadcast shape (at least one-dimensional).
+    """
+    state = np.zeros(1, dtype=np.uint64)
+    for field in fields:
+        state = mix64((state ^ np.atleast_1d(np.asarray(field)).astype(np.uint64)) + _GAMMA)
+    return state
+
+
+def permute(positions: np.ndarray, num_rows: np.ndarray, keys: np.ndarray) -> np.ndarray:
+    """Row at each position of the shuffle of [0, num_rows) chosen by `keys`.
+
+    Args:
+        positions: int64 [N], 0 <= positions < num_rows.
+        num_rows: int64 [N], >= 1 and at most 2**52; the size of the range each element is permuted in.
+        keys: uint64 [N]; elements of one shuffle carry the same key and the same size.
+
+    Returns:
+        int64 [N] rows. Over all positions of one shuffle each row comes exactly once.
+    """
+    num_bits = np.frexp(num_rows - 1)[1]
+    half_bits = np.maximum((num_bits + 1) // 2, 1).astype(np.uint64)
+    rows = _feistel(positions.astype(np.uint64), half_bits, keys)
+    sizes = num_rows.astype(np.uint64)
+    outside = np.flatnonzero(rows >= sizes)
+    while outside.size:
+        rows[outside] = _feistel(rows[outside], half_bits[outside], keys[outside])
+        outside = outside[rows[outside] >= sizes[outside]]
+    return rows.astype(np.int64)
+
+
+def _feistel(values: np.ndarray, half_bits: np.ndarray, keys: np.ndarray) -> np.ndarray:
+    """One pass of the balanced network over [0, 4**half_bits)."""
+    mask = (np.uint64(1) << half_bits) - np.uint64(1)
+    left, right = values >> half_bits, values & mask
+    round_keys = keys
+    for _ in range(_NUM_ROUNDS):
+        round_keys = round_keys + _GAMMA
+        left, right = right, left ^ (mix64(round_keys ^ right) & mask)
+    return (left << half_bits) | right

@@ -1,0 +1,223 @@
+"""Text to token ids: how a prompt is rendered, where the answer begins, which token ends it; and the tiny tokenizer.
+
+One example is `prompt ids + answer ids + stop id`. Prompt and answer are tokenised apart, so the boundary is the same
+one generation has: the model reads exactly the prompt ids and continues. The stop id is the tokenizer's end-of-sequence
+token, which for chat models is the one that closes a turn. Which positions are supervised follows from `answer_start`
+and the length alone, never from a comparison with the padding token (which is often the stop token itself).
+
+A chat template is used as it is: one that inserts a default system message does so here too. This module does not pad,
+truncate or mask.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Literal, cast
+
+import jinja2
+import numpy as np
+from tokenizers import Tokenizer, decoders, pre_tokenizers
+from tokenizers.models import BPE
+from tokenizers.trainers import BpeTrainer
+from transformers import PreTrainedTokenizerFast
+
+from scheduler.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+ChatTemplate = Literal["auto", "none"]
+Message = tuple[str, str]
+
+PAD, BOS, EOS, USER, ASSISTANT, SYSTEM = SPECIAL_TOKENS = ("<pad>", "<bos>", "<eos>", "<user>", "<assistant>", "<system>")
+_MIN_VOCAB_SIZE = 256 + len(SPECIAL_TOKENS)
+_TINY_CHAT_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}"
+    "{% if message['role'] == 'assistant' %}{{ '<assistant>' + message['content'] + eos_token }}"
+    "{% elif message['role'] == 'system' %}{{ '<system>' + message['content'] }}"
+    "{% else %}{{ '<user>' + message['content'] }}{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<assistant>' }}{% endif %}"
+)
+
+
+def train_byte_tokenizer(texts: Iterable[str], *, vocab_size: int) -> PreTrainedTokenizerFast:
+    """Train a byte-level BPE tokenizer with its own chat template; equal texts give an equal tokenizer.
+
+    Any text can be encoded and comes back unchanged; every digit is a token of its own. The vocabulary is smaller than
+    `vocab_size` where the texts offer fewer merges.
+
+    Args:
+        texts: What to learn the merges from.
+        vocab_size: Upper bound of the vocabulary, special tokens and the 256 bytes included.
+
+    Raises:
+        ConfigError: `vocab_size` cannot hold the bytes and the special tokens.
+    """
+    if vocab_size < _MIN_VOCAB_SIZE:
+        raise ConfigError(f"vocab_size {vocab_size} is too small: bytes and special tokens take {_MIN_VOCAB_SIZE}")
+    backend = Tokenizer(BPE())
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    backend.decoder = decoders.ByteLevel()
+    trainer = BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=list(SPECIAL_TOKENS),
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    backend.train_from_iterator(texts, trainer=trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        pad_token=PAD,
+        bos_token=BOS,
+        eos_token=EOS,
+        extra_special_tokens=[USER, ASSISTANT, SYSTEM],
+        chat_template=_TINY_CHAT_TEMPLATE,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """One example as tokens: `input_ids` int32 [T]; positions [answer_start, T) are supervised, stop token included."""
+
+    input_ids: np.ndarray
+    answer_start: int
+
+
+def render_prompt(
+    tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Message], chat_template: ChatTemplate
+) -> list[int]:
+    """Token ids of everything the model reads before it answers.
+
+    With "auto" and a tokenizer that has a chat template: the template, with its generation prompt. Otherwise each
+    content on a line of its own, after the tokenizer's leading special token where it sets one (roles are not written).
+
+    Raises:
+        DataError: The template does not accept these messages.
+    """
+    text = _prompt_text(tokenizer, messages, chat_template)
+    return _leading_ids(tokenizer, chat_template) + _ids(tokenizer, [text])[0]
+
+
+def encode_example(
+    tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Message], answer: str, chat_template: ChatTemplate
+) -> tuple[list[int], int]:
+    """Token ids of prompt, answer and stop token, and the position at which the answer begins.
+
+    Raises:
+        DataError: The template does not accept these messages, or the text holds a control token from outside its template.
+        ConfigError: The tokenizer has no end-of-sequence token.
+    """
+    (encoded,) = encode_examples(tokenizer, [(messages, answer)], chat_template)
+    if isinstance(encoded, EncodingFault):
+        raise DataError(encoded.reason)
+    return encoded.input_ids.tolist(), encoded.answer_start
+
+
+@dataclass(frozen=True, slots=True)
+class EncodingFault:
+    """Why an example cannot be encoded."""
+
+    rule: str
+    reason: str
+
+
+def encode_examples(
+    tokenizer: "PreTrainedTokenizerBase",
+    examples: Sequence[tuple[Sequence[Message], str]],
+    chat_template: ChatTemplate,
+) -> list[Encoded | EncodingFault]:
+    """`encode_example` for many (messages, answer) at once, about four times as fast; a bad one costs only itself.
+
+    Raises:
+        ConfigError: The tokenizer has no end-of-sequence token.
+    """
+    stop = stop_id(tokenizer)
+    leading = _leading_ids(tokenizer, chat_template)
+    control_tokens = _control_tokens(tokenizer, chat_template)
+    prompts = [_rendered(tokenizer, messages, answer, chat_template, control_tokens) for messages, answer in examples]
+    good = [place for place, prompt in enumerate(prompts) if isinstance(prompt, str)]
+    prompt_ids = _ids(tokenizer, [cast(str, prompts[place]) for place in good])
+    answer_ids = _ids(tokenizer, [examples[place][1] for place in good])
+    results = cast(list[Encoded | EncodingFault], prompts)
+    for place, before, after in zip(good, prompt_ids, answer_ids, strict=True):
+        ids = np.array([*leading, *before, *after, stop], dtype=np.int32)
+        results[place] = Encoded(input_ids=ids, answer_start=len(leading) + len(before))
+    return results
+
+
+def stop_id(tokenizer: "PreTrainedTokenizerBase") -> int:
+    """Id of the token that ends an answer.
+
+    Raises:
+        ConfigError: The tokenizer has no end-of-sequence token.
+    """
+    if tokenizer.eos_token_id is None:
+        raise ConfigError(
+            f"the tokenizer {tokenizer.name_or_path or type(tokenizer).__name__} has no eos_token, so no answer could "
+            "ever end; set eos_token in its tokenizer_config.json"
+        )
+    return cast(int, tokenizer.eos_token_id)
+
+
+def _uses_template(tokenizer: "PreTrainedTokenizerBase", chat_template: ChatTemplate) -> bool:
+    return chat_template == "auto" and tokenizer.chat_template is not None
+
+
+def _leading_ids(tokenizer: "PreTrainedTokenizerBase", chat_template: ChatTemplate) -> list[int]:
+    """A template writes its own first token; plain text gets the one the tokenizer would put there."""
+    if _uses_template(tokenizer, chat_template) or tokenizer.bos_token_id is None:
+        return []
+    bos = cast(int, tokenizer.bos_token_id)
+    return [bos] if _ids(tokenizer, ["a"], add_special_tokens=True)[0][:1] == [bos] else []
+
+
+def _prompt_text(
+    tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Message], chat_template: ChatTemplate
+) -> str:
+    if not _uses_template(tokenizer, chat_template):
+        return "".join(f"{content}\n" for _, content in messages)
+    conversation = [{"role": role, "content": content} for role, content in messages]
+    try:
+        return cast(str, tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True))
+    except jinja2.TemplateError as error:
+        roles = ", ".join(role for role, _ in messages)
+        raise DataError(
+            f"the chat template does not accept turns of roles {roles}: {error}; reorder them, or set chat_template: none"
+        ) from error
+
+
+def _control_tokens(tokenizer: "PreTrainedTokenizerBase", chat_template: ChatTemplate) -> re.Pattern[str]:
+    """What may not stand in a text. Without a template only the stop token: plain text may spell out its own format."""
+    tokens = tokenizer.all_special_tokens if _uses_template(tokenizer, chat_template) else [tokenizer.eos_token]
+    return re.compile("|".join(re.escape(token) for token in tokens if token and token != tokenizer.unk_token))
+
+
+def _rendered(
+    tokenizer: "PreTrainedTokenizerBase",
+    messages: Sequence[Message],
+    answer: str,
+    chat_template: ChatTemplate,
+    control_tokens: re.Pattern[str],
+) -> str | EncodingFault:
+    for role, content in (*messages, ("answer", answer)):
+        if found := control_tokens.search(content):
+            return EncodingFault(
+                "control_token",
+                f"the {role} text holds {found[0]!r}, which this tokenizer reads as a control token; write it otherwise",
+            )
+    try:
+        return _prompt_text(tokenizer, messages, chat_template)
+    except DataError as error:
+        return EncodingFault("chat_template", str(error))
+
+
+def _ids(tokenizer: "PreTrainedTokenizerBase", texts: list[str], *, add_special_tokens: bool = False) -> list[list[int]]:
+    if not texts:
+        return []
+    encode = partial(tokenizer, add_special_tokens=add_special_tokens, verbose=False)
+    encoding = encode(texts, return_attention_mask=False, return_token_type_ids=False)
+    return cast(list[list[int]], encoding["input_ids"])
