@@ -2,15 +2,17 @@
 
     defaults  <  files, left to right  <  overrides `a.b=value`, left to right
 
-Each value is held as a `Node` that remembers the file and line that set it, through merging and until validation: a relative
-path is resolved against its own file, and a complaint names the line to mend. The model's annotations are the schema:
-they say which strings are paths, which keys may be overridden, and what a mistyped key may have meant.
+Each value is held as a `Node` that remembers the file and line that set it, through merging and until validation: a
+relative path is resolved against its own file, and a complaint names the line to mend. The model's annotations are the
+schema: they say which strings are paths, which keys may be overridden, and what a mistyped key may have meant.
 
 Mappings merge, lists replace. In a union of models told apart by `type`, a mapping that states another `type` replaces
 the earlier one; where `type` is missing it is the only member that has all the given keys. A model's shorter spelling
-is what its before-validator `_short_form` makes of it. YAML is read by the 1.2 core schema: `3e-3` is a number, `no` and
-`2024-01-01` are strings. `${VAR}` and `${VAR:-default}` stand for environment variables in every string (`$${` is a
-literal `${`); what they expand to stays a string until the model converts it.
+is what its before-validator `_short_form` makes of it, which must leave a long or a partial form as it is.
+
+YAML is read by the 1.2 core schema: `3e-3` is a number, `no` and `2024-01-01` are strings. `${VAR}` and
+`${VAR:-default}` stand for environment variables in every string (`$${` is a literal `${`); what they expand to stays a
+string until the model converts it.
 
 Not done here: no interpolation between settings, no includes, no deletion of a mapping's key, and no override of a key
 that contains a dot.
@@ -55,7 +57,7 @@ _ALIASES = {
     "model_name_or_path": "model.path",
     "model_name": "model.path",
     "random_seed": "seed",
-    "output_dir": "output",
+    "output_dir": "output.dir",
 }
 """Other tools' names for a setting of ours (the end of its dotted path); offered only where the model has it."""
 
@@ -112,8 +114,6 @@ def _wrap(value: Any, near: Node) -> Node:
 class _Loader(yaml.SafeLoader):
     """SafeLoader with the scalars of the YAML 1.2 core schema."""
 
-    yaml_implicit_resolvers: dict[str, Any] = {}
-
 
 class _Dumper(yaml.SafeDumper):
     """Quotes every string that a YAML 1.1 or 1.2 reader would take for something else; writes no anchors."""
@@ -123,6 +123,7 @@ class _Dumper(yaml.SafeDumper):
 
 
 _TAG = "tag:yaml.org,2002:"
+_Loader.yaml_implicit_resolvers = {}
 for _cls in (_Loader, _Dumper):
     for _kind, _pattern, _first in (
         ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
@@ -160,7 +161,8 @@ class _Reader:
             root = self._loader.get_single_node()
             return None if root is None else self._convert(root, root.start_mark, path)
         except yaml.MarkedYAMLError as error:
-            problem = error.problem or error.context or "not YAML"
+            problem = error.problem or "not YAML"
+            problem = f"{error.context} {problem}" if error.context and problem.startswith("but ") else problem
             self._fail(error.problem_mark or error.context_mark, problem)
         except yaml.reader.ReaderError as error:
             raise ConfigError(
@@ -169,7 +171,9 @@ class _Reader:
             ) from error
 
     def _fail(self, mark: Any, problem: str, remedy: str | None = None) -> NoReturn:
-        place = self._origin.source if mark is None else f"{self._origin.source}:{mark.line + 1}:{mark.column + 1}"
+        place = self._origin.source
+        if mark is not None and self._has_lines:
+            place = f"{place}:{mark.line + 1}:{mark.column + 1}"
         if remedy is None:
             fitting = (text for sign, text in _REMEDIES.items() if sign in problem)
             remedy = next(fitting, "check indentation, quotes and brackets at and just before this place")
@@ -203,8 +207,10 @@ class _Reader:
             if not isinstance(key, yaml.ScalarNode):
                 self._fail(key.start_mark, "a key is a list or a mapping", "use a plain word as the key")
             if key.value in lines:
-                first = f"already set on line {lines[key.value]}" if self._has_lines else "set twice"
-                self._fail(key.start_mark, f"key {key.value!r} is {first} of the same mapping", "keep one of the two")
+                first = f" (first on line {lines[key.value]})" if self._has_lines else ""
+                self._fail(
+                    key.start_mark, f"key {key.value!r} is set twice in one mapping{first}", "keep one of the two"
+                )
             lines[key.value] = key.start_mark.line + 1
 
     def _scalar(self, node: Any, path: tuple[str, ...]) -> Any:
@@ -212,7 +218,8 @@ class _Reader:
         try:
             match node.tag.removeprefix(_TAG):
                 case "str":
-                    return _expanded(text, f"{self._origin.source}, key {'.'.join(path) or '(top level)'}")
+                    line = f":{node.start_mark.line + 1}" if self._has_lines else ""
+                    return _expanded(text, f"{self._origin.source}{line}, key {'.'.join(path)}")
                 case "null":
                     return None
                 case "bool":
@@ -379,7 +386,7 @@ def _merge(base: Node | None, over: Node, alternatives: Alternatives) -> Node:
         return over
     inner = _chosen(over if after is not None else base, alternatives)
     merged = {key: _merge(base.child(key), node, _under(inner, key)) for key, node in over.value.items()}
-    return Node({**base.value, **merged}, base.origin)
+    return Node({**base.value, **merged}, over.origin)
 
 
 def _spelled_out(node: Node, alternatives: Alternatives) -> Node:
@@ -414,8 +421,8 @@ def _normalised(node: Node, alternatives: Alternatives) -> Node:
         children: dict[str, Node] = {}
         for key, child in node.value.items():
             below = _under(inner, key)
-            child = _merge(_default(inner, key), _with_type(child, below), below)
-            children[key] = _normalised(child, below)
+            filled = _merge(_default(inner, key), _with_type(child, below), below)
+            children[key] = _normalised(filled, below)
         return Node(children, node.origin)
     if isinstance(node.value, list):
         entries = enumerate(node.value)
@@ -490,7 +497,7 @@ def _assigned(
         entries = list(base.value) if base is not None and isinstance(base.value, list) else []
         if int(part) > len(entries):
             raise ConfigError(
-                f"command line: {override!r}: the list has {len(entries)} entries; use an index from 0 to {len(entries)}"
+                f"command line: {override!r}: the list has {len(entries)} entries, so its index is 0 to {len(entries)}"
             )
         entry = entries[int(part)] if int(part) < len(entries) else None
         entries[int(part) : int(part) + 1] = [_assigned(entry, rest, value, below, override)]
@@ -546,31 +553,35 @@ def _shown(value: Any) -> str:
 def _expected(error: ErrorDetails, place: _Place) -> str:
     """What is wrong, and what would be right, for all kinds but an unknown key."""
     value = error["input"]
-    names = [name for model in _models(place.alternatives) for name in _type_names(model)]
+    members = _models(place.alternatives)
+    names = [name for member in members for name in _type_names(member)]
     match error["type"]:
         case "missing":
             return "is required and not set"
         case "union_tag_invalid":
-            known = difflib.get_close_matches(str(error.get("ctx", {}).get("tag")), names, n=1)
-            hint = f"; did you mean {known[0]}?" if known else ""
-            return f"type is {error.get('ctx', {}).get('tag')!r}; it must be one of {', '.join(names)}{hint}"
+            tag = value.get("type") if isinstance(value, dict) else None
+            meant = difflib.get_close_matches(str(tag), names, n=1)
+            hint = f"; did you mean {meant[0]}?" if meant else ""
+            return f"type is {tag!r}; it must be one of {', '.join(names)}{hint}"
+        case "model_type" | "model_attributes_type" | "dict_type":
+            remedy = "; give it settings or remove the key" if value is None else ""
+            return f"should be a mapping of settings, got {_shown(value)}{remedy}"
         case "union_tag_not_found" if isinstance(value, dict):
-            return (
-                f"has no type, and its keys ({', '.join(value) or 'none'}) do not tell; add type: {' | '.join(names)}"
-            )
+            known = {key for member in members for key in member.model_fields}
+            meant = [hit for key in value if key not in known for hit in difflib.get_close_matches(key, known, n=1)]
+            hint = f"; did you mean {' and '.join(meant)}?" if meant else ""
+            keys = ", ".join(value) or "none"
+            return f"has no type, and its keys ({keys}) do not tell which; add type: {' | '.join(names)}{hint}"
         case "value_error" | "assertion_error":
             return error["msg"].split(", ", 1)[-1] + ("" if isinstance(value, dict) else f" (got {_shown(value)})")
-    message = error["msg"]
-    if isinstance(value, dict | None) and _models(place.alternatives):
-        message = "should be a mapping of settings"
     remedy = "; give it a value or remove the key" if value is None else ""
-    return f"{message.removeprefix('Input ')}, got {_shown(value)}{remedy}"
+    return f"{error['msg'].removeprefix('Input ')}, got {_shown(value)}{remedy}"
 
 
 def _suggested(model: type[BaseModel], above: tuple[str, ...], siblings: Sequence[str], key: str) -> list[str]:
     """Dotted paths that exist in the model and that `key` may have meant, the likeliest kind of them only."""
-    paths = list(dict.fromkeys(_setting_paths((model,))))
-    paths.sort(key=lambda path: -len(os.path.commonprefix([path, above])))
+    paths = [path for path in dict.fromkeys(_setting_paths((model,))) if path != (*above, key)]
+    paths.sort(key=lambda path: path[:-1] != above)
     alias = tuple(_ALIASES[key].split(".")) if key in _ALIASES else None
     renamed = [path for path in paths if alias and path[-len(alias) :] == alias]
     elsewhere = [path for path in paths if path[-1] == key]
@@ -591,34 +602,43 @@ def _unknown(model: type[BaseModel], tree: Node, above: tuple[str, ...], key: st
         node = None if node is None else node.child(part)
     inner = alternatives if node is None else _chosen(node, alternatives)
     siblings = list(dict.fromkeys(name for member in _models(inner) for name in member.model_fields))
-    where = ".".join(above) or "the top level"
+    where = f"in {'.'.join(above)}" if above else "at the top level"
     if not siblings:
         is_list = any(_is_a(alternative, Sequence, Set) for alternative in inner)
-        return f"{where} is a list; use an index such as 0" if is_list else f"{where} has no settings below it"
-    kind = f" of type {node.value['type'].value}" if node and len(inner) < len(_models(alternatives)) else ""
+        path = ".".join(above)
+        return f"{path} is a list; use an index such as 0" if is_list else f"{path} has no settings below it"
+    stated = node.child("type") if node is not None else None
+    kind = f" of type {stated.value}" if stated is not None and len(inner) < len(_models(alternatives)) else ""
+    owners = [name for member in _models(alternatives) if key in member.model_fields for name in _type_names(member)]
+    if owners:
+        return f"unknown key {key!r} {where}{kind}; it belongs to type {' or '.join(owners)}"
     suggested = _suggested(model, above, siblings, key)
     hint = f"did you mean {' or '.join(suggested)}?" if suggested else f"known here: {', '.join(siblings)}"
-    return f"unknown key {key!r} in {where}{kind}; {hint}"
+    return f"unknown key {key!r} {where}{kind}; {hint}"
 
 
 def _report(error: ValidationError, tree: Node, model: type[BaseModel]) -> str:
     """One line a setting, in the order of the model; a union's several complaints about one value are joined."""
     problems: dict[str, list[str]] = {}
-    for detail in error.errors(include_url=False):
+    details = error.errors(include_url=False)
+    for detail in details:
+        loc = detail["loc"]
+        if detail["type"] == "too_short" and any(other["loc"][: len(loc)] == loc != other["loc"] for other in details):
+            continue  # it counts only the valid entries: the invalid ones are the cause
         place = _located(tree, model, detail["loc"])
         path = ".".join(place.path)
         if detail["type"] == "extra_forbidden":
             text = f"{_unknown(model, tree, place.path[:-1], place.path[-1])} (value {_shown(place.node.plain())})"
         else:
             text = _expected(detail, place)
-        if place.is_set:
-            path = f"{path} ({_sources(place.node)})" if path else _sources(place.node)
+        if place.is_set and path:
+            path = f"{path} ({_sources(place.node)})"
         elif len(place.path) > 1 and place.node is not tree:
             path = f"{path} (for {_sources(place.node)})"
         texts = problems.setdefault(path, [])
         if text not in texts:
             texts.append(text)
-    lines = [f"  {path}: {', or '.join(texts)}" for path, texts in problems.items()]
+    lines = [f"  {path}{': ' if path else ''}{', or '.join(texts)}" for path, texts in problems.items()]
     return f"{len(lines)} {'problem' if len(lines) == 1 else 'problems'} in the settings:\n" + "\n".join(lines)
 
 
@@ -628,7 +648,7 @@ def _report(error: ValidationError, tree: Node, model: type[BaseModel]) -> str:
 def load_config(model: type[T], *, files: Sequence[Path], overrides: Sequence[str] = ()) -> T:
     """The settings that `files` and `overrides` state, later ones over earlier ones, over the model's defaults.
 
-    A relative path is relative to the file that states it; on the command line and in a default, to the current directory.
+    A path is relative to the file that states it; on the command line and in a default, to the current directory.
     All paths of the result are absolute, so that its dump means the same anywhere.
 
     Args:

@@ -17,33 +17,26 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean, pvariance
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
-import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from evalsvc.config import EvaluationConfig
-from evalsvc.generation import Completion, Sampling, SupervisedRow, generate, teacher_forced
+from evalsvc.generation import Completion, Sampling, generate, teacher_forced
 from evalsvc.human_verdicts import RefusedLine, VerdictCount, VerdictTail
 from evalsvc.reviewer import Review, review
 from evalsvc.scorers import last_number, score_text
 from scheduler.errors import ConfigError, DataError
 from scheduler.signals import TaskSignal
 from scheduler.task import ExactChecker, NumericChecker, RulesChecker, TaskSpec
+from train.data.split import SplitName
+from train.data.store import EncodedRow, TokenStore
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Probe:
-    """One held-out question with its right answer.
+class Probe(NamedTuple):
+    """One held-out question with its right answer, as tokens and as text."""
 
-    Attributes:
-        input_ids: Tokens of prompt and answer, stop token included; int32 [T].
-        answer_start: Index of the answer's first token; what is before is the prompt.
-        reference: The right answer as text.
-    """
-
-    input_ids: np.ndarray
-    answer_start: int
+    row: EncodedRow
     reference: str
 
 
@@ -57,26 +50,12 @@ class FinalScore:
     loss: float | None
 
 
-class _Example(Protocol):
-    @property
-    def answer(self) -> str: ...
-
-
-class ProbeStore(Protocol):
-    """What `read_probes` needs of `train.data.store.TokenStore`. Tasks go by their index in the run."""
-
-    def num_rows(self, task: int, split: Any) -> int: ...
-    def encoded(self, task: int, row: int, split: Any) -> SupervisedRow: ...
-    def examples(self, task: int, split: Any) -> Sequence[_Example]: ...
-
-
-def read_probes(store: ProbeStore, *, num_tasks: int, split: str) -> list[tuple[Probe, ...]]:
-    """Read a held-out split (`probe` or `test`) of every task."""
+def read_probes(store: TokenStore, *, num_tasks: int, split: SplitName) -> list[tuple[Probe, ...]]:
+    """Read a held-out split (`probe` or `test`) of the first `num_tasks` tasks of the store, in its order."""
     return [
         tuple(
-            Probe(encoded.input_ids, encoded.answer_start, example.answer)
+            Probe(store.encoded(task, row, split), example.answer)
             for row, example in enumerate(store.examples(task, split))
-            for encoded in (store.encoded(task, row, split),)
         )
         for task in range(num_tasks)
     ]
@@ -103,9 +82,9 @@ class Evaluator:
         """Check that every task can be scored.
 
         Args:
-            tokenizer: Turns generated tokens into text.
+            tokenizer: The one the probes were encoded with.
             stop_id: Token that ends an answer.
-            pad_id: Any valid token id.
+            pad_id: Any valid token id; it is masked wherever it is used.
             tasks: The run's tasks, in order.
             probes: The probes of each task, in the order of `tasks`.
             config: How to measure.
@@ -139,9 +118,7 @@ class Evaluator:
         for task_index in range(len(self._tasks)):
             yield self.evaluate_task(model, task_index, step=step, attempt=attempt, plan_version=plan_version)
 
-    def evaluate_task(
-        self, model: Any, task_index: int, *, step: int, attempt: int, plan_version: int
-    ) -> TaskSignal:
+    def evaluate_task(self, model: Any, task_index: int, *, step: int, attempt: int, plan_version: int) -> TaskSignal:
         """Judge one task.
 
         Args:
@@ -187,7 +164,9 @@ class Evaluator:
 
     def _score(self, model: Any, spec: TaskSpec, probes: Sequence[Probe]) -> tuple[float, float]:
         """Mean score by the task's checker, and mean loss per supervised token in nats."""
-        readings = teacher_forced(model, probes, pad_id=self._pad_id, batch_size=self._config.batch_size)
+        readings = teacher_forced(
+            model, [probe.row for probe in probes], pad_id=self._pad_id, batch_size=self._config.batch_size
+        )
         loss = math.fsum(reading.loss_sum for reading in readings) / sum(reading.num_tokens for reading in readings)
         if isinstance(spec.checker, ExactChecker):
             return fmean(reading.exact for reading in readings), loss
@@ -212,7 +191,7 @@ class Evaluator:
     def _generate(self, model: Any, probes: Sequence[Probe], *, sampling: Sampling | None) -> list[Completion]:
         return generate(
             model,
-            [probe.input_ids[: probe.answer_start].tolist() for probe in probes],
+            [probe.row.input_ids[: probe.row.answer_start].tolist() for probe in probes],
             max_new_tokens=self._config.max_new_tokens,
             stop_id=self._stop_id,
             pad_id=self._pad_id,
@@ -220,9 +199,7 @@ class Evaluator:
             sampling=sampling,
         )
 
-    def _text_scores(
-        self, spec: TaskSpec, probes: Sequence[Probe], completions: Sequence[Completion]
-    ) -> list[float]:
+    def _text_scores(self, spec: TaskSpec, probes: Sequence[Probe], completions: Sequence[Completion]) -> list[float]:
         return [
             score_text(
                 spec.checker,
@@ -261,7 +238,7 @@ def _check_scorable(spec: TaskSpec, probes: Sequence[Probe]) -> None:
 
 def _note(spec: TaskSpec, probes: Sequence[Probe], config: EvaluationConfig) -> str | None:
     """Say when right answers are longer than a generated one may be: no output could pass the review then."""
-    lengths = [len(probe.input_ids) - probe.answer_start for probe in probes]
+    lengths = [len(probe.row.input_ids) - probe.row.answer_start for probe in probes]
     num_long = sum(length > config.max_new_tokens for length in lengths)
     if not num_long:
         return None

@@ -10,18 +10,21 @@ batch it shared, on which neighbours stopped early, or on the device's random ge
 
 Not here: what an answer is worth (`evalsvc.scorers`), which prompts to ask (`evalsvc.evaluator`).
 
-Shapes: B rows of a batch, T tokens, N supervised tokens, V vocabulary.
+Shapes: B rows of a batch, T tokens, N supervised tokens of a batch, V vocabulary.
 """
 
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch.nn import functional
+
+from train.batch import collate
+from train.data.store import EncodedRow
 
 _MAX_LOGITS = 2**26  # of one teacher-forced batch: 256 MiB in float32
 
@@ -39,16 +42,6 @@ class Completion(NamedTuple):
 
     token_ids: list[int]
     stopped: bool
-
-
-class SupervisedRow(Protocol):
-    """A tokenised prompt with its answer: `input_ids[answer_start:]` is the answer, stop token included."""
-
-    @property
-    def input_ids(self) -> np.ndarray: ...
-
-    @property
-    def answer_start(self) -> int: ...
 
 
 class ProbeResult(NamedTuple):
@@ -99,7 +92,7 @@ def generate(
         One completion per prompt, in the order of `prompts`. A prompt that leaves no room for an answer gets an empty
         one that did not stop.
     """
-    uniforms_PT = _uniforms(len(prompts), max_new_tokens, sampling)
+    uniforms = _uniforms(len(prompts), max_new_tokens, sampling)
     completions: list[Completion | None] = [None] * len(prompts)
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     with reading(model):
@@ -112,16 +105,14 @@ def generate(
                 stop_id=stop_id,
                 pad_id=pad_id,
                 temperature=sampling.temperature if sampling else None,
-                uniforms_BT=None if uniforms_PT is None else uniforms_PT[indices],
+                uniforms=None if uniforms is None else uniforms[indices],
             )
             for index, completion in zip(indices, decoder.run(), strict=True):
                 completions[index] = completion
     return [completion for completion in completions if completion is not None]
 
 
-def teacher_forced(
-    model: Any, rows: Sequence[SupervisedRow], *, pad_id: int, batch_size: int
-) -> list[ProbeResult]:
+def teacher_forced(model: Any, rows: Sequence[EncodedRow], *, pad_id: int, batch_size: int) -> list[ProbeResult]:
     """Read each row's answer in one pass, in float32 from the logits on, with the LM head at answer positions only.
 
     Rows are padded on the right, where a causal model cannot see the padding. A batch holds at most `batch_size` rows
@@ -129,7 +120,7 @@ def teacher_forced(
 
     Args:
         model: A transformers causal LM, on any device.
-        rows: Tokenised prompts with their answers; `0 < answer_start < len(input_ids)`.
+        rows: Tokenised prompts with their answers, stop token included; `0 < answer_start < len(input_ids)`.
         pad_id: Any valid token id.
         batch_size: Rows read together at most.
 
@@ -145,7 +136,7 @@ def teacher_forced(
     return [results[index] for index in range(len(rows))]
 
 
-def _batches(rows: Sequence[SupervisedRow], *, batch_size: int, max_answer_tokens: int) -> Iterator[list[int]]:
+def _batches(rows: Sequence[EncodedRow], *, batch_size: int, max_answer_tokens: int) -> Iterator[list[int]]:
     """Indices of rows, longest first, cut where either bound would be passed; a row over the bound goes alone."""
     batch: list[int] = []
     num_tokens = 0
@@ -160,26 +151,23 @@ def _batches(rows: Sequence[SupervisedRow], *, batch_size: int, max_answer_token
         yield batch
 
 
-def _read_batch(model: Any, rows: Sequence[SupervisedRow], pad_id: int) -> list[ProbeResult]:
-    width = max(len(row.input_ids) for row in rows)
-    ids_BT = np.full((len(rows), width), pad_id, dtype=np.int64)
-    predicts_BT = np.zeros((len(rows), width), dtype=bool)  # true where the next token is an answer token
-    for index, row in enumerate(rows):
-        ids_BT[index, : len(row.input_ids)] = row.input_ids
-        predicts_BT[index, row.answer_start - 1 : len(row.input_ids) - 1] = True
-    targets_N = torch.from_numpy(ids_BT[:, 1:][predicts_BT[:, :-1]]).to(model.device)
-    logits_NV = model(
-        input_ids=torch.from_numpy(ids_BT).to(model.device),
-        logits_to_keep=torch.from_numpy(predicts_BT).to(model.device),
+def _read_batch(model: Any, rows: Sequence[EncodedRow], pad_id: int) -> list[ProbeResult]:
+    batch = collate(rows, pad_id=pad_id, device=model.device)
+    predicts_answer = torch.zeros(batch.input_ids.numel(), dtype=torch.bool, device=model.device)
+    predicts_answer[batch.positions] = True
+    logits = model(
+        input_ids=batch.input_ids,
+        attention_mask=batch.attention_mask,
+        logits_to_keep=predicts_answer.view_as(batch.input_ids),
         use_cache=False,
-    ).logits.float()
-    loss_N = functional.cross_entropy(logits_NV, targets_N, reduction="none").tolist()
-    hit_N = (logits_NV.argmax(dim=-1) == targets_N).tolist()
+    ).logits.float()  # [N, V]
+    losses = functional.cross_entropy(logits, batch.labels, reduction="none").tolist()
+    hits = (logits.argmax(dim=-1) == batch.labels).tolist()
     results = []
     start = 0
-    for num_tokens in predicts_BT.sum(axis=1).tolist():
-        end = start + num_tokens
-        results.append(ProbeResult(math.fsum(loss_N[start:end]), num_tokens, all(hit_N[start:end])))
+    for row in rows:
+        end = start + len(row.input_ids) - row.answer_start
+        results.append(ProbeResult(math.fsum(losses[start:end]), end - start, all(hits[start:end])))
         start = end
     return results
 
@@ -196,14 +184,14 @@ class _BatchDecoder:
         stop_id: int,
         pad_id: int,
         temperature: float | None,
-        uniforms_BT: torch.Tensor | None,
+        uniforms: torch.Tensor | None,
     ) -> None:
         self._model = model
         self._prompts = prompts
         self._stop_id = stop_id
         self._pad_id = pad_id
         self._temperature = temperature
-        self._uniforms_BT = None if uniforms_BT is None else uniforms_BT.to(model.device)
+        self._uniforms = None if uniforms is None else uniforms.to(model.device)
         room = getattr(_text_config(model), "max_position_embeddings", None) or math.inf
         self._budgets = [min(max_new_tokens, room - len(prompt)) for prompt in prompts]
         self._tokens: list[list[int]] = [[] for _ in prompts]
@@ -218,30 +206,30 @@ class _BatchDecoder:
 
     def _decode(self, alive: list[int]) -> None:
         """Decode the rows `alive`; `alive[b]` is the row that slot b of the tensors holds."""
-        ids_BT, mask_BT = self._left_padded([self._prompts[row] for row in alive])
-        position_ids_BT = (mask_BT.cumsum(dim=1) - 1).clamp(min=0)
+        ids, mask = self._left_padded([self._prompts[row] for row in alive])
+        position_ids = (mask.cumsum(dim=1) - 1).clamp(min=0)
         cache = None
         while True:
             output = self._model(
-                input_ids=ids_BT,
-                attention_mask=mask_BT,
-                position_ids=position_ids_BT,
+                input_ids=ids,
+                attention_mask=mask,
+                position_ids=position_ids,
                 past_key_values=cache,
                 use_cache=True,
                 logits_to_keep=1,
             )
             cache = output.past_key_values
-            next_B = self._choose(output.logits[:, -1], alive)
-            kept = self._record(alive, next_B.tolist())
+            next_ids = self._choose(output.logits[:, -1], alive)
+            kept = self._record(alive, next_ids.tolist())
             if not kept:
                 return
-            ids_BT, position_ids_BT = next_B[:, None], position_ids_BT[:, -1:] + 1
+            ids, position_ids = next_ids[:, None], position_ids[:, -1:] + 1
             if len(kept) < len(alive):
-                kept_B = torch.tensor(kept, device=mask_BT.device)
-                cache.reorder_cache(kept_B)
-                ids_BT, mask_BT, position_ids_BT = ids_BT[kept_B], mask_BT[kept_B], position_ids_BT[kept_B]
+                kept_slots = torch.tensor(kept, device=mask.device)
+                cache.reorder_cache(kept_slots)
+                ids, mask, position_ids = ids[kept_slots], mask[kept_slots], position_ids[kept_slots]
                 alive = [alive[slot] for slot in kept]
-            mask_BT = functional.pad(mask_BT, (0, 1), value=1)
+            mask = functional.pad(mask, (0, 1), value=1)
 
     def _record(self, alive: Sequence[int], next_ids: Sequence[int]) -> list[int]:
         """Append each row's token; give the slots that go on."""
@@ -255,27 +243,30 @@ class _BatchDecoder:
                 kept.append(slot)
         return kept
 
-    def _choose(self, logits_BV: torch.Tensor, alive: Sequence[int]) -> torch.Tensor:
-        if self._temperature is None or self._uniforms_BT is None:
-            return logits_BV.argmax(dim=-1)
-        uniform_B = self._uniforms_BT[alive, len(self._tokens[alive[0]])]
-        cdf_BV = (logits_BV.float() / self._temperature).softmax(dim=-1).cumsum(dim=-1)
-        quantile_B1 = (uniform_B * cdf_BV[:, -1])[:, None]
-        chosen_B = torch.searchsorted(cdf_BV, quantile_B1, right=True)[:, 0]
-        return chosen_B.clamp(max=logits_BV.shape[-1] - 1)  # beyond the end only where the logits are not finite
+    def _choose(self, logits: torch.Tensor, alive: Sequence[int]) -> torch.Tensor:
+        """The next token of each slot; `logits` is [B, V]."""
+        if self._temperature is None or self._uniforms is None:
+            return logits.argmax(dim=-1)
+        uniform = self._uniforms[alive, len(self._tokens[alive[0]])]
+        cdf = (logits.float() / self._temperature).softmax(dim=-1).cumsum(dim=-1)
+        quantile = (uniform * cdf[:, -1])[:, None]
+        chosen = torch.searchsorted(cdf, quantile, right=True)[:, 0]
+        return chosen.clamp(max=logits.shape[-1] - 1)  # beyond the end only where the logits are not finite
 
     def _left_padded(self, prompts: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Token ids and attention mask, both [B, T]."""
         width = max(len(prompt) for prompt in prompts)
-        ids_BT = np.full((len(prompts), width), self._pad_id, dtype=np.int64)
-        mask_BT = np.zeros((len(prompts), width), dtype=np.int64)
+        ids = np.full((len(prompts), width), self._pad_id, dtype=np.int64)
+        mask = np.zeros((len(prompts), width), dtype=np.int64)
         for index, prompt in enumerate(prompts):
-            ids_BT[index, width - len(prompt) :] = prompt
-            mask_BT[index, width - len(prompt) :] = 1
+            ids[index, width - len(prompt) :] = prompt
+            mask[index, width - len(prompt) :] = 1
         device = self._model.device
-        return torch.from_numpy(ids_BT).to(device), torch.from_numpy(mask_BT).to(device)
+        return torch.from_numpy(ids).to(device), torch.from_numpy(mask).to(device)
 
 
 def _uniforms(num_prompts: int, max_new_tokens: int, sampling: Sampling | None) -> torch.Tensor | None:
+    """One number in [0, 1) per prompt and position: [prompts, max_new_tokens], on the CPU whatever the device."""
     if sampling is None:
         return None
     generator = torch.Generator().manual_seed(sampling.seed)

@@ -44,7 +44,7 @@ def review(rules: Sequence[OutputRule], outputs: Sequence[str], *, truncated: Se
         raise ValueError("there is no output to review")
     num_rejected = num_malformed = 0
     for output, was_cut in zip(outputs, truncated, strict=True):
-        violations = check_output(tuple(rules), output)
+        violations = check_output(rules, output)
         is_malformed = was_cut or not output.strip() or any(violation.aspect == "format" for violation in violations)
         num_malformed += is_malformed
         num_rejected += is_malformed or bool(violations)

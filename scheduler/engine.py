@@ -85,7 +85,7 @@ class HeatEngine:
         effective_step = source_step + lag
         signals = self._pending.get(source_step, {})
         self._pending = {step: rest for step, rest in self._pending.items() if step > source_step}
-        self.heat.update(signals, overfit_tolerance=self.guards.config.overfit_tolerance)
+        self.heat.update(signals, served=self.served, overfit_tolerance=self.guards.config.overfit_tolerance)
         transition = self._stage_transition(effective_step)
         policy = self.setup.stage_policies[self.stages.stage - 1]
         outcome = decide(policy, self._evidence(len(signals)))

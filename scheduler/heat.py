@@ -13,9 +13,9 @@ For every task (formulas vectorised over tasks; y score, n probes, all component
                    while no new signal comes
 
 Learnability in [min, 1] damps a task that stays far from its target while neither its score nor its held-out loss makes
-progress (noisy labels, an impossible task): halved after `stall_evaluations` evaluations without progress and again at
-each further one, doubled back as soon as there is progress. A plateau before a jump still lowers the loss, so it
-is spared.
+progress (noisy labels, an impossible task): halved once `stall_evaluations` evaluations in a row, with at least
+`stall_min_samples` samples served since the last progress, have shown none, again at each further one, and doubled back
+with progress. A plateau before a jump still lowers the loss, so it is spared.
 
 This module decides nothing; policies turn heat into weights.
 """
@@ -54,6 +54,8 @@ class HeatState:
     loss: Array
     best_loss: Array
     progress_loss: Array
+    progress_level: Array
+    progress_served: Array
     rejected: Array
     reviewed: Array
     age: Array
@@ -85,8 +87,11 @@ class HeatTracker:
         """Tasks [K] that have had at least one signal."""
         return self.trend.seen
 
-    def update(self, signals: Mapping[int, TaskSignal], *, overfit_tolerance: float) -> None:
-        """Fold in one evaluation: accepted signals by task index. Tasks without one grow stale."""
+    def update(self, signals: Mapping[int, TaskSignal], *, served: Array, overfit_tolerance: float) -> None:
+        """Fold in one evaluation: accepted signals by task index, and samples served so far [K].
+
+        Tasks without a signal grow stale.
+        """
         state, config = self.state, self.config
         measured = np.zeros(len(state.heat), dtype=bool)
         column = {name: np.zeros(len(state.heat)) for name in _COLUMNS}
@@ -98,7 +103,8 @@ class HeatTracker:
         self.trend.predict()
         self.trend.update(measured, column["score"], column["num_probes"])
         state.age = np.where(measured, 0.0, state.age + 1.0)
-        self._remember_losses(measured, column, overfit_tolerance)
+        self._notice_progress(measured, column["loss"], served)
+        self._remember(measured, column, overfit_tolerance)
         self._components(measured, column)
         self._learnability(measured)
         raw = self._mix_components()
@@ -106,13 +112,22 @@ class HeatTracker:
         state.heat = np.where(measured, np.where(first, raw, keep * state.heat + (1.0 - keep) * raw), state.heat)
         self._discount_stale(measured)
 
-    def _remember_losses(self, measured: Mask, column: dict[str, Array], tolerance: float) -> None:
+    def _notice_progress(self, measured: Mask, loss: Array, served: Array) -> None:
+        """Reset the stall count where the loss fell or the level rose by more than noise since the last progress."""
+        state, trend = self.state, self.trend
+        better = measured & (loss < state.progress_loss * (1.0 - self.config.stall_loss_progress))
+        margin = np.maximum(2.0 * np.sqrt(trend.level_variance), 0.02)
+        climbed = measured & (trend.level > state.progress_level + margin)
+        progress = better | climbed
+        exposed = measured & (served - state.progress_served >= self.config.stall_min_samples)
+        state.stalled = np.where(progress, 0.0, np.where(exposed, state.stalled + 1.0, state.stalled))
+        state.progress_loss = np.where(progress, np.minimum(loss, state.progress_loss), state.progress_loss)
+        state.progress_level = np.where(progress, np.maximum(trend.level, state.progress_level), state.progress_level)
+        state.progress_served = np.where(progress, served, state.progress_served)
+
+    def _remember(self, measured: Mask, column: dict[str, Array], tolerance: float) -> None:
         state = self.state
         loss, score = column["loss"], column["score"]
-        better = measured & (loss < state.progress_loss * (1.0 - self.config.stall_loss_progress))
-        climbed = measured & (score > state.best_score + 1.0 / np.maximum(column["num_probes"], 1.0))
-        state.stalled = np.where(better | climbed, 0.0, np.where(measured, state.stalled + 1.0, state.stalled))
-        state.progress_loss = np.where(better, loss, state.progress_loss)
         worse = measured & (loss > state.best_loss * (1.0 + tolerance)) & (score <= state.best_score)
         state.overfit = np.where(worse, state.overfit + 1.0, np.where(measured, 0.0, state.overfit))
         state.loss = np.where(measured, loss, state.loss)

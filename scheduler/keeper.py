@@ -6,7 +6,7 @@ of its last written line, and `scheduler.replay` can recompute every plan with t
 Calls are idempotent: a repeated call (Ray retries a call whose actor died) writes nothing twice.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,6 @@ from scheduler.records import (
 )
 from scheduler.setup import EngineSetup
 from scheduler.signals import IntervalReport, TaskSignal
-
 
 _KEPT_CHECKPOINTS = 16
 _KEPT_PLANS = 8
@@ -156,11 +155,17 @@ class HeatKeeper:
             keeper.lines.append(to_json(record))
         return keeper
 
-    def begin_attempt(self, token: str, step: int) -> int:
-        """A worker group starts at `step`; returns its attempt number. Equal tokens get equal numbers."""
+    def begin_attempt(self, token: str, step: int, engine_state: Mapping[str, Any] | None = None) -> int:
+        """A worker group starts at `step`; returns its attempt number. Equal tokens get equal numbers.
+
+        Raises:
+            LedgerError: `engine_state`, from the workers' checkpoint, is not what the ledger says the state was.
+        """
         if token not in self._tokens:
             attempt = self.memory.attempt + 1
             self.memory.begin_attempt(attempt, step)
+            if engine_state is not None and engine_state != self.memory.engine.state_dict():
+                raise LedgerError(f"the checkpoint at step {step} holds another engine state than the ledger")
             self._write(AttemptRecord(attempt=attempt, step=step))
             self._tokens[token] = attempt
         return self._tokens[token]
@@ -178,7 +183,8 @@ class HeatKeeper:
 
     def evaluation_done(self, attempt: int, step: int) -> None:
         """All signals of the evaluation at `step` have been sent: decide."""
-        if attempt != self.memory.attempt or step <= self.memory.decided_step:
+        stale = attempt != self.memory.attempt or step <= self.memory.decided_step
+        if stale or step >= self.memory.setup.total_steps:
             return
         decision, stage = self.memory.decide(step)
         self._write(decision)

@@ -79,7 +79,8 @@ class HeatConfig(ConfigModel):
     stale_half_life_evaluations: float = Field(default=4.0, gt=0)
     rejection_prior_reviews: float = Field(default=8.0, gt=0)
     human_review_weight: float = Field(default=5.0, ge=0)
-    stall_evaluations: int = Field(default=5, ge=2)
+    stall_evaluations: int = Field(default=4, ge=1)
+    stall_min_samples: int = Field(default=512, ge=0)
     stall_min_gap: float = Field(default=0.3, ge=0, le=1)
     stall_loss_progress: float = Field(default=0.01, gt=0, lt=1)
     min_learnability: float = Field(default=0.1, gt=0, le=1)
@@ -121,7 +122,7 @@ class GuardConfig(ConfigModel):
 class MixtureConfig(ConfigModel):
     """The control loop: what the mixture starts from, which policy moves it, how far, and when.
 
-    `interval_steps` optimiser steps lie between evaluations. `mode`: `lag1` trains on while the evaluation runs and
+    `interval_steps` optimiser steps lie between evaluations (null: a twentieth of the run, 50 at most). `mode`: `lag1` trains on while the evaluation runs and
     applies its plan one interval later, deterministically; `sync` waits for it; `async` applies it whenever it is ready.
     """
 
@@ -129,9 +130,13 @@ class MixtureConfig(ConfigModel):
     policy: Policy = HeatPolicy()
     heat: HeatConfig = HeatConfig()
     guards: GuardConfig = GuardConfig()
-    interval_steps: int = Field(default=50, ge=1)
+    interval_steps: int | None = Field(default=None, ge=1)
     mode: Mode = "lag1"
     plan_timeout_s: float = Field(default=120.0, gt=0)
+
+    def interval_of(self, total_steps: int) -> int:
+        """Optimiser steps between evaluations in a run of `total_steps`."""
+        return self.interval_steps or min(50, max(1, total_steps // 20))
 
 
 class StepBoundary(ConfigModel):
@@ -199,7 +204,7 @@ class EngineSetup(ConfigModel):
     @property
     def interval_steps(self) -> int:
         """Optimiser steps between evaluations."""
-        return self.mixture.interval_steps
+        return self.mixture.interval_of(self.total_steps)
 
     @property
     def mode(self) -> Mode:

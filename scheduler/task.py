@@ -39,14 +39,13 @@ class RulesChecker(ConfigModel):
 Checker = Annotated[ExactChecker | NumericChecker | OverlapChecker | RulesChecker, Field(discriminator="type")]
 
 
-class TaskSpec(ConfigModel):
-    """One named behaviour the model is trained for.
+class TaskCard(ConfigModel):
+    """What a person writes about a task, under its name.
 
     Everything has a default: a task may be no more than its name. `base_weight` replaces the task's share of the
     mixture's prior before normalisation; `business_value` multiplies it.
     """
 
-    name: str = Field(min_length=1)
     family: str = "general"
     kind: Kind = "general"
     tier: Tier = "standard"
@@ -62,3 +61,9 @@ class TaskSpec(ConfigModel):
     base_weight: float | None = Field(default=None, ge=0)
     target_score: float = Field(default=0.9, gt=0, le=1)
     kpi: str = ""
+
+
+class TaskSpec(TaskCard):
+    """One named behaviour the model is trained for: its name and its card."""
+
+    name: str = Field(min_length=1)

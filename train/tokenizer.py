@@ -9,8 +9,10 @@ A chat template is used as it is: one that inserts a default system message does
 truncate or mask.
 """
 
+import hashlib
+import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Literal, cast
@@ -30,8 +32,16 @@ if TYPE_CHECKING:
 ChatTemplate = Literal["auto", "none"]
 Message = tuple[str, str]
 
-PAD, BOS, EOS, USER, ASSISTANT, SYSTEM = SPECIAL_TOKENS = ("<pad>", "<bos>", "<eos>", "<user>", "<assistant>", "<system>")
+PAD, BOS, EOS, USER, ASSISTANT, SYSTEM = SPECIAL_TOKENS = (
+    "<pad>",
+    "<bos>",
+    "<eos>",
+    "<user>",
+    "<assistant>",
+    "<system>",
+)
 _MIN_VOCAB_SIZE = 256 + len(SPECIAL_TOKENS)
+_MAX_TRAINING_CHARS = 4_000_000
 _TINY_CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}"
     "{% if message['role'] == 'assistant' %}{{ '<assistant>' + message['content'] + eos_token }}"
@@ -48,7 +58,7 @@ def train_byte_tokenizer(texts: Iterable[str], *, vocab_size: int) -> PreTrained
     `vocab_size` where the texts offer fewer merges.
 
     Args:
-        texts: What to learn the merges from.
+        texts: What to learn the merges from; the first four million characters are read, more would change little.
         vocab_size: Upper bound of the vocabulary, special tokens and the 256 bytes included.
 
     Raises:
@@ -67,7 +77,7 @@ def train_byte_tokenizer(texts: Iterable[str], *, vocab_size: int) -> PreTrained
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    backend.train_from_iterator(texts, trainer=trainer)
+    backend.train_from_iterator(_first_chars(texts, _MAX_TRAINING_CHARS), trainer=trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
         pad_token=PAD,
@@ -77,6 +87,15 @@ def train_byte_tokenizer(texts: Iterable[str], *, vocab_size: int) -> PreTrained
         chat_template=_TINY_CHAT_TEMPLATE,
         clean_up_tokenization_spaces=False,
     )
+
+
+def _first_chars(texts: Iterable[str], max_chars: int) -> Iterator[str]:
+    num_chars = 0
+    for text in texts:
+        yield text
+        num_chars += len(text)
+        if num_chars >= max_chars:
+            return
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +127,7 @@ def encode_example(
     """Token ids of prompt, answer and stop token, and the position at which the answer begins.
 
     Raises:
-        DataError: The template does not accept these messages, or the text holds a control token from outside its template.
+        DataError: The template does not accept these messages, or a text holds a control token.
         ConfigError: The tokenizer has no end-of-sequence token.
     """
     (encoded,) = encode_examples(tokenizer, [(messages, answer)], chat_template)
@@ -163,6 +182,17 @@ def stop_id(tokenizer: "PreTrainedTokenizerBase") -> int:
     return cast(int, tokenizer.eos_token_id)
 
 
+def fingerprint(tokenizer: "PreTrainedTokenizerBase") -> str:
+    """Hash of all that decides the ids: vocabulary and pipeline, special tokens, chat template."""
+    parts: list[object] = [tokenizer.special_tokens_map, tokenizer.chat_template]
+    if isinstance(tokenizer, PreTrainedTokenizerFast):
+        pipeline = json.loads(tokenizer.backend_tokenizer.to_str())
+        parts.append({name: part for name, part in pipeline.items() if name not in ("truncation", "padding")})
+    else:
+        parts.append([type(tokenizer).__name__, tokenizer.get_vocab()])
+    return hashlib.blake2b(json.dumps(parts, sort_keys=True, default=str).encode(), digest_size=16).hexdigest()
+
+
 def _uses_template(tokenizer: "PreTrainedTokenizerBase", chat_template: ChatTemplate) -> bool:
     return chat_template == "auto" and tokenizer.chat_template is not None
 
@@ -175,9 +205,7 @@ def _leading_ids(tokenizer: "PreTrainedTokenizerBase", chat_template: ChatTempla
     return [bos] if _ids(tokenizer, ["a"], add_special_tokens=True)[0][:1] == [bos] else []
 
 
-def _prompt_text(
-    tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Message], chat_template: ChatTemplate
-) -> str:
+def _prompt_text(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Message], chat_template: ChatTemplate) -> str:
     if not _uses_template(tokenizer, chat_template):
         return "".join(f"{content}\n" for _, content in messages)
     conversation = [{"role": role, "content": content} for role, content in messages]
@@ -186,13 +214,14 @@ def _prompt_text(
     except jinja2.TemplateError as error:
         roles = ", ".join(role for role, _ in messages)
         raise DataError(
-            f"the chat template does not accept turns of roles {roles}: {error}; reorder them, or set chat_template: none"
+            f"the chat template does not accept turns {roles} ({error}); reorder them or set chat_template: none"
         ) from error
 
 
 def _control_tokens(tokenizer: "PreTrainedTokenizerBase", chat_template: ChatTemplate) -> re.Pattern[str]:
     """What may not stand in a text. Without a template only the stop token: plain text may spell out its own format."""
-    tokens = tokenizer.all_special_tokens if _uses_template(tokenizer, chat_template) else [tokenizer.eos_token]
+    special = tokenizer.all_special_tokens if _uses_template(tokenizer, chat_template) else [tokenizer.eos_token]
+    tokens = cast(list[str], special)
     return re.compile("|".join(re.escape(token) for token in tokens if token and token != tokenizer.unk_token))
 
 
@@ -207,7 +236,7 @@ def _rendered(
         if found := control_tokens.search(content):
             return EncodingFault(
                 "control_token",
-                f"the {role} text holds {found[0]!r}, which this tokenizer reads as a control token; write it otherwise",
+                f"the {role} text holds {found[0]!r}, which this tokenizer reads as a control token; reword it",
             )
     try:
         return _prompt_text(tokenizer, messages, chat_template)
@@ -215,7 +244,9 @@ def _rendered(
         return EncodingFault("chat_template", str(error))
 
 
-def _ids(tokenizer: "PreTrainedTokenizerBase", texts: list[str], *, add_special_tokens: bool = False) -> list[list[int]]:
+def _ids(
+    tokenizer: "PreTrainedTokenizerBase", texts: list[str], *, add_special_tokens: bool = False
+) -> list[list[int]]:
     if not texts:
         return []
     encode = partial(tokenizer, add_special_tokens=add_special_tokens, verbose=False)

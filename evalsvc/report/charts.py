@@ -31,6 +31,7 @@ def _theme(ink: str, muted: str, grid: str) -> dict[str, Any]:
         "title": {"color": ink, "fontWeight": 600, "fontSize": 12, "anchor": "start"},
         "axis": {**axis, "titleFontWeight": "normal", "labelOverlap": True},
         "legend": {"labelColor": ink, "titleColor": muted, "orient": "top", "title": None, "columns": 6},
+        "header": {"labelColor": ink, "labelFontWeight": 600, "labelFontSize": 12, "labelAnchor": "start"},
         "text": {"color": muted},
     }
 
@@ -59,15 +60,17 @@ def figures(report: Report) -> list[Figure]:
         found.append(_figure("weights", "Weights over time", caption, _weights(report)))
     if report.scores:
         caption = (
-            "Above: score on the probes, with the task's target dashed. Below: held-out loss in nats per supervised token. "
-            "Grey: evaluations that a restart undid."
+            "Above: score on the probes, with the task's target dashed. Below: held-out loss in nats per supervised "
+            "token. Grey: evaluations that a restart undid."
         )
         found.append(_figure("scores", "Score and held-out loss per task", caption, _scores(report)))
     if report.decisions:
         caption = "Heat at each decision, split among what it came from. The parts of a bar sum to the heat."
         found.append(_figure("heat", "Heat per task", caption, _heat(report)))
     if report.segments:
-        caption = "Bar: share of the samples the task was served. Tick: share its weights called for. Ring: first weight."
+        caption = (
+            "Bar: share of the samples the task was served. Tick: share its weights called for. Ring: first weight."
+        )
         found.append(_figure("shares", "Realised and target share", caption, _shares(report)))
     return found
 
@@ -108,7 +111,7 @@ def _weights(report: Report) -> Any:
     encoding = {
         "x": _step_axis(report),
         "y": alt.Y("weight:Q").scale(domainMin=0).axis(format="%").title("weight"),
-        "color": _task_colour(report),
+        "color": _task_colour(report).legend(symbolType="stroke"),
         "tooltip": ["task:N", "step:Q", alt.Tooltip("weight:Q", format=".2%"), "plan:O"],
     }
     lines = alt.Chart(_data(rows)).mark_line(interpolate="step-after", strokeWidth=2).encode(**encoding)
@@ -149,14 +152,22 @@ def _measured(
 ) -> list[Any]:
     tooltip = ["step:Q", alt.Tooltip(f"{value}:Q", format=".3f")]
     encoding = {"x": _step_axis(report).title(None), "y": axis, "tooltip": tooltip}
-    layers: list[Any] = [alt.Chart(_data(undone)).mark_point(size=18, color=_FAINT).encode(**encoding)] if undone else []
+    layers: list[Any] = (
+        [alt.Chart(_data(undone)).mark_point(size=30, shape="cross", color=_FAINT).encode(**encoding)] if undone else []
+    )
     point = alt.OverlayMarkDef(size=18, color=colour)
     return [*layers, alt.Chart(_data(kept)).mark_line(color=colour, strokeWidth=2, point=point).encode(**encoding)]
 
 
 def _heat(report: Report) -> Any:
     rows = [
-        {"task": task, "step": decision.source_step, "part": name, "heat": decision.heat_parts[task][name], "order": order}
+        {
+            "task": task,
+            "step": decision.source_step,
+            "part": name,
+            "heat": getattr(decision.heat_parts[task], name),
+            "order": order,
+        }
         for decision in report.decisions
         for task in report.tasks
         for order, name in enumerate(COMPONENTS)

@@ -24,6 +24,7 @@ from evalsvc.report.schema import (
 )
 from evalsvc.report.words import change_sentence, guard_sentences, heat_contributions
 from scheduler.records import DecisionRecord, Record, TaskDecision
+from scheduler.setup import EngineSetup
 from scheduler.signals import TaskSignal
 
 __all__ = ["Report", "RowCounts", "RunFacts", "build_report"]
@@ -43,7 +44,7 @@ def build_report(records: Iterable[Record], facts: RunFacts) -> Report:
         history.observe(record)
     setup = history.run_setup
     segments = _segments(history)
-    decisions = tuple(_decision(decision, history.task_names, segments) for decision in history.decisions)
+    decisions = tuple(_decision(decision, setup, segments) for decision in history.decisions)
     return Report(
         schema_version=SCHEMA_VERSION,
         run_name=facts.run_name,
@@ -74,7 +75,7 @@ def build_report(records: Iterable[Record], facts: RunFacts) -> Report:
         superseded=Superseded(
             num_boundaries=len(history.superseded_boundaries),
             scores=tuple(_score_point(signal) for signal in history.superseded_signals),
-            decisions=tuple(_decision(decision, history.task_names, ()) for decision in history.superseded_decisions),
+            decisions=tuple(_decision(decision, setup, ()) for decision in history.superseded_decisions),
         ),
     )
 
@@ -146,16 +147,20 @@ def _tasks(history: RunHistory, segments: Sequence[Segment], facts: RunFacts) ->
             heat=decided.heat if decided else None,
             learnability=decided.learnability if decided else None,
             components=_components(decided) if decided else None,
-            heat_parts=Components(**heat_contributions(decided, setup.mixture.heat)) if decided else None,
+            heat_parts=_heat_parts(decided, setup) if decided else None,
         )
     return reports
+
+
+def _heat_parts(task: TaskDecision, setup: EngineSetup) -> Components:
+    return Components(**heat_contributions(task, setup.mixture.heat))
 
 
 def _components(task: TaskDecision) -> Components:
     return Components(decay=task.decay, variance=task.variance, rejection=task.rejection, gap=task.gap)
 
 
-def _decision(record: DecisionRecord, names: Sequence[str], segments: Sequence[Segment]) -> DecisionReport:
+def _decision(record: DecisionRecord, setup: EngineSetup, segments: Sequence[Segment]) -> DecisionReport:
     plan = record.plan
     trained = (segment.start_step for segment in segments if segment.plan_version == plan.version)
     return DecisionReport(
@@ -165,8 +170,9 @@ def _decision(record: DecisionRecord, names: Sequence[str], segments: Sequence[S
         in_force_from_step=next(trained, None),
         stage=plan.stage,
         held=record.held,
-        weights=dict(zip(names, plan.weights, strict=True)),
+        weights=dict(zip((spec.name for spec in setup.tasks), plan.weights, strict=True)),
         tasks=record.tasks,
+        heat_parts={task.task: _heat_parts(task, setup) for task in record.tasks},
         sentences=record.sentences,
     )
 

@@ -82,7 +82,10 @@ class TaskReport:
 
 @dataclass(frozen=True, slots=True)
 class DecisionReport:
-    """One decision. `in_force_from_step` is None when no step was trained under its plan."""
+    """One decision. `in_force_from_step` is None when no step was trained under its plan.
+
+    `heat_parts` splits each task's heat among its components: the parts of a task sum to its heat.
+    """
 
     version: int
     source_step: int
@@ -92,6 +95,7 @@ class DecisionReport:
     held: str | None
     weights: dict[str, float]
     tasks: tuple[TaskDecision, ...]
+    heat_parts: dict[str, Components]
     sentences: tuple[str, ...]
 
 

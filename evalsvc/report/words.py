@@ -46,11 +46,14 @@ def guard_sentences(decisions: Iterable[DecisionRecord]) -> list[str]:
             tasks[task.held_by].add(task.task)
             versions[task.held_by].add(decision.plan.version)
             furthest[task.held_by] = max(furthest.get(task.held_by, task), task, key=_distance)
-    return [
-        f"The guard “{guard}” bounded {_listed(sorted(tasks[guard]))} in {_counted(len(versions[guard]), 'plan')}; furthest "
-        f"{furthest[guard].task}: {furthest[guard].target_weight:.1%} asked, {furthest[guard].weight_after:.1%} given."
-        for guard in sorted(versions, key=lambda guard: -len(versions[guard]))
-    ]
+    sentences = []
+    for guard in sorted(versions, key=lambda guard: -len(versions[guard])):
+        who, worst = _listed(sorted(tasks[guard])), furthest[guard]
+        sentences.append(
+            f"The guard “{guard}” bounded {who} in {_counted(len(versions[guard]), 'plan')}; furthest {worst.task}: "
+            f"{worst.target_weight:.1%} asked, {worst.weight_after:.1%} given."
+        )
+    return sentences
 
 
 def seconds_in_words(seconds: float) -> str:

@@ -97,7 +97,11 @@ def draw_lcr_chain(rng: Random, language: Language) -> list[Draft]:
     assets, outflow, lcr = _draw_liquidity(rng)
     level = risk_level_index(lcr)
     facts = _liquidity_text(context, assets, outflow)
-    inputs = (facts, f"{facts}; LCR {lcr}%", f"{facts}; LCR {lcr}%; {RISK_WORD[language]} {RISK_LEVELS[language][level]}")
+    inputs = (
+        facts,
+        f"{facts}; LCR {lcr}%",
+        f"{facts}; LCR {lcr}%; {RISK_WORD[language]} {RISK_LEVELS[language][level]}",
+    )
     outputs = (f"{lcr}%", RISK_LEVELS[language][level], ADVICE[language][level])
     drafts = []
     for step, (text, output) in enumerate(zip(inputs, outputs, strict=True), start=1):

@@ -33,7 +33,7 @@ from examples.finrisk.language import (
 from examples.finrisk.rulebook import LANGUAGES, LICENCE, Language
 from scheduler.errors import ConfigError, DataError
 
-MAX_DRAWS_PER_ROW = 200
+MAX_FRUITLESS_DRAWS = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,19 +59,26 @@ RECIPES: tuple[Recipe, ...] = (
 )
 
 
-def _row(task: str, position: int, draft: Draft, parent_id: str | None) -> dict[str, Any]:
-    context = asdict(draft.context)
-    return {
-        "id": f"{task}-{position:05d}",
-        "instruction": draft.instruction,
-        "input": draft.input,
-        "output": draft.output,
-        "language": context.pop("language"),
-        "difficulty_factors": asdict(draft.factors),
-        "context": context,
-        "parent_id": parent_id,
-        "licence": LICENCE,
-    }
+def _linked_rows(task: str, first_position: int, drafts: list[Draft]) -> list[dict[str, Any]]:
+    """Rows of one draw; each after the first names the one before it as its parent."""
+    rows = []
+    parent_id = None
+    for position, draft in enumerate(drafts, start=first_position):
+        context = asdict(draft.context)
+        row = {
+            "id": f"{task}-{position:05d}",
+            "instruction": draft.instruction,
+            "input": draft.input,
+            "output": draft.output,
+            "language": context.pop("language"),
+            "difficulty_factors": asdict(draft.factors),
+            "context": context,
+            "parent_id": parent_id,
+            "licence": LICENCE,
+        }
+        rows.append(row)
+        parent_id = row["id"]
+    return rows
 
 
 def task_rows(recipe: Recipe, *, seed: int, scale: float) -> list[dict[str, Any]]:
@@ -84,19 +91,19 @@ def task_rows(recipe: Recipe, *, seed: int, scale: float) -> list[dict[str, Any]
     wanted = max(1, round(recipe.num_rows * scale))
     rows: list[dict[str, Any]] = []
     seen: set[tuple[str, str]] = set()
-    for _ in range(wanted * MAX_DRAWS_PER_ROW):
-        if len(rows) >= wanted:
-            return rows
+    fruitless_draws = 0
+    while len(rows) < wanted:
         drafts = recipe.draw(rng, rng.choice(LANGUAGES))
         keys = [(draft.instruction, draft.input) for draft in drafts]
         if seen.intersection(keys):
+            fruitless_draws += 1
+            if fruitless_draws == MAX_FRUITLESS_DRAWS:
+                raise DataError(f"{recipe.task}: only {len(rows)} distinct rows of {wanted}; lower --scale {scale}")
             continue
+        fruitless_draws = 0
         seen.update(keys)
-        parent_id = None
-        for draft in drafts:
-            rows.append(_row(recipe.task, len(rows), draft, parent_id))
-            parent_id = rows[-1]["id"] if len(drafts) > 1 else None
-    raise DataError(f"{recipe.task}: only {len(rows)} distinct rows found of {wanted}; lower --scale {scale}")
+        rows.extend(_linked_rows(recipe.task, len(rows), drafts))
+    return rows
 
 
 def write_corpus(out: Path, *, seed: int = 0, scale: float = 1.0) -> dict[str, Path]:

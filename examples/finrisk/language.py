@@ -66,15 +66,15 @@ def draw_definition(rng: Random, language: Language) -> list[Draft]:
 
 
 def draw_risk_attribution(rng: Random, language: Language) -> list[Draft]:
-    """The largest of four losses and its size; a narrow lead is one reasoning step more."""
+    """The largest of four losses, size first; a narrow lead is one reasoning step more."""
     context = draw_context(rng, language)
     instruction, ambiguity = draw_phrasing(rng, ATTRIBUTION_PHRASINGS, language)
     losses = dict(zip(rng.sample(RISK_FACTORS[language], 4), rng.sample(range(1, 10), 4), strict=True))
     first, second = sorted(losses, key=lambda name: -losses[name])[:2]
     narrow = losses[first] - losses[second] == 1
-    text = f"{context.text}: " + ", ".join(f"{name} {loss}" for name, loss in losses.items())
+    text = f"{context.text}: " + ", ".join(f"{loss} {name}" for name, loss in losses.items())
     factors = DifficultyFactors(2, 2 + narrow, 2, ambiguity)
-    return [Draft(instruction, text, f"{first} {losses[first]}", context, factors)]
+    return [Draft(instruction, text, f"{losses[first]} {first}", context, factors)]
 
 
 def draw_compliance(rng: Random, language: Language) -> list[Draft]:

@@ -34,13 +34,13 @@ _EXPECTED_LOSS = re.compile(r"PD (\d+)%, LGD (\d+)%, EAD (\d+)")
 _LIQUIDITY = re.compile(r"HQLA (\d+), (?:outflow|流出) (\d+)")
 _TENOR_AND_RATING = re.compile(r"(\d+)(?:y|年) ([AB]+)")
 _CHAIN_STEP = re.compile(r"(?:Step|第) ([123])")
-_LOSS = re.compile(r"([^\s,:]+) (\d+)(?=,|$)")
+_LOSS = re.compile(r"(\d+) ([^\s,:]+)(?=,|$)")
 _QUARTER = re.compile(r"(Q\d) (\d+)%")
 _CHANGE = re.compile("change|变化", re.IGNORECASE)
 _MEMO = re.compile(r"^(\S+) .*LCR (\d+)%, (\S+)$")
 
 
-class _UnreadableRow(ValueError):
+class _UnreadableRowError(ValueError):
     """The text does not hold what the task needs."""
 
 
@@ -59,7 +59,7 @@ def verify_row(task: str, row: Mapping[str, object]) -> str | None:
     """
     try:
         expected = expected_output(task, str(row["instruction"]), str(row["input"]))
-    except _UnreadableRow as error:
+    except _UnreadableRowError as error:
         return str(error)
     if row["output"] == expected:
         return None
@@ -87,9 +87,9 @@ def expected_output(task: str, instruction: str, text: str) -> str:
         case "lcr_chain":
             return _chain(instruction, text, language)
         case "risk_attribution":
-            losses = {name: int(loss) for name, loss in _LOSS.findall(text.partition(":")[2])}
+            losses = {name: int(loss) for loss, name in _LOSS.findall(text.partition(":")[2])}
             main = max(losses, key=losses.__getitem__)
-            return f"{main} {losses[main]}"
+            return f"{losses[main]} {main}"
         case "compliance":
             return _compliance(text, language)
         case "look_back":
@@ -104,21 +104,21 @@ def expected_output(task: str, instruction: str, text: str) -> str:
 def _search(pattern: re.Pattern[str], text: str) -> re.Match[str]:
     found = pattern.search(text)
     if found is None:
-        raise _UnreadableRow(f"{text!r} does not match {pattern.pattern!r}")
+        raise _UnreadableRowError(f"{text!r} does not match {pattern.pattern!r}")
     return found
 
 
 def _industry(text: str, language: Language) -> str:
     found = [industry for industry in INDUSTRIES[language] if re.search(rf"(?<!\w){industry}(?!\w)", text)]
     if len(found) != 1:
-        raise _UnreadableRow(f"{text!r} names {len(found)} industries, not one")
+        raise _UnreadableRowError(f"{text!r} names {len(found)} industries, not one")
     return found[0]
 
 
 def _definition(text: str, language: Language) -> str:
     concept = text.partition(";")[0]
     if concept not in CONCEPTS[language]:
-        raise _UnreadableRow(f"{concept!r} is not a concept of the rule book")
+        raise _UnreadableRowError(f"{concept!r} is not a concept of the rule book")
     return f"{_industry(text, language)}: {CONCEPTS[language][concept]}"
 
 
@@ -132,7 +132,7 @@ def _lcr_percent(text: str) -> int:
     assets, outflow = (int(number) for number in _search(_LIQUIDITY, text).groups())
     ratio = Fraction(100 * assets, outflow)
     if ratio.denominator != 1:
-        raise _UnreadableRow(f"{text!r}: the ratio {float(ratio)}% is not a whole per cent")
+        raise _UnreadableRowError(f"{text!r}: the ratio {float(ratio)}% is not a whole per cent")
     return ratio.numerator
 
 
@@ -143,14 +143,14 @@ def _chain(instruction: str, text: str, language: Language) -> str:
     level = risk_level_index(lcr)
     earlier = (f"LCR {lcr}%", f"{'risk' if language == 'en' else '风险'} {RISK_LEVELS[language][level]}")
     if text.split("; ")[1:] != list(earlier[: step - 1]):
-        raise _UnreadableRow(f"step {step}: {text!r} does not repeat the earlier answers {earlier[: step - 1]}")
+        raise _UnreadableRowError(f"step {step}: {text!r} does not repeat the earlier answers {earlier[: step - 1]}")
     return (f"{lcr}%", RISK_LEVELS[language][level], ADVICE[language][level])[step - 1]
 
 
 def _compliance(text: str, language: Language) -> str:
     activity = text.partition(";")[0]
     if activity not in DOCUMENT_OF_ACTIVITY[language]:
-        raise _UnreadableRow(f"{activity!r} is not an activity of the rule book")
+        raise _UnreadableRowError(f"{activity!r} is not an activity of the rule book")
     tenor, rating = _search(_TENOR_AND_RATING, text).groups()
     allowed, not_allowed = VERDICTS[language]
     verdict = allowed if int(tenor) <= LONGEST_TENOR_OF_RATING[rating] else not_allowed
@@ -161,7 +161,7 @@ def _compliance(text: str, language: Language) -> str:
 def _look_back(instruction: str, text: str, language: Language) -> str:
     history = [(quarter, int(rate)) for quarter, rate in _QUARTER.findall(text)]
     if len(history) != 3:
-        raise _UnreadableRow(f"{text!r} has {len(history)} quarters, not three")
+        raise _UnreadableRowError(f"{text!r} has {len(history)} quarters, not three")
     if _CHANGE.search(instruction):
         change = history[-1][1] - history[0][1]
         direction = {"en": ("up", "down"), "zh": ("上升", "下降")}[language][change < 0]
@@ -173,7 +173,7 @@ def _look_back(instruction: str, text: str, language: Language) -> str:
 def _memo(text: str, language: Language) -> str:
     industry, lcr, trend = _search(_MEMO, text).groups()
     if trend not in OUTLOOK_OF_TREND[language]:
-        raise _UnreadableRow(f"{trend!r} is not a trend of the rule book")
+        raise _UnreadableRowError(f"{trend!r} is not a trend of the rule book")
     opening = f"To CRO: {industry} LCR is" if language == "en" else f"致 风控: {industry} LCR 为"
     return f"{opening} {lcr}%, {OUTLOOK_OF_TREND[language][trend]}"
 

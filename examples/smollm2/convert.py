@@ -100,7 +100,7 @@ def convert(gguf: Path, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
     loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
-    model = LlamaForCausalLM(_clean_config(loaded.config, pad_token_id=tokenizer.pad_token_id))
+    model = LlamaForCausalLM(clean_config(loaded.config, pad_token_id=tokenizer.pad_token_id))
     model.load_state_dict(loaded.state_dict())
     model.generation_config = GenerationConfig(
         bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
@@ -108,7 +108,7 @@ def convert(gguf: Path, folder: Path) -> None:
     model.save_pretrained(folder)
 
 
-def _clean_config(config: PreTrainedConfig, *, pad_token_id: int) -> LlamaConfig:
+def clean_config(config: PreTrainedConfig, *, pad_token_id: int) -> LlamaConfig:
     """The same architecture without the quantisation record, which makes `save_pretrained` refuse the model."""
     settings = config.to_dict()
     for key in ("quantization_config", "_name_or_path", "_model_name_or_path", "transformers_version"):
@@ -124,7 +124,10 @@ def answer(folder: Path, question: str, *, max_new_tokens: int = 24) -> str:
         [{"role": "user", "content": question}], add_generation_prompt=True, return_tensors="pt", return_dict=True
     )
     with torch.inference_mode():
-        tokens = model.generate(**prompt, max_new_tokens=max_new_tokens, do_sample=False)  # pyright: ignore[reportAttributeAccessIssue]  (its self-type protocol fits no model)
+        # The self-type that transformers gives `generate` fits none of its models
+        tokens = model.generate(  # pyright: ignore[reportAttributeAccessIssue]
+            **prompt, max_new_tokens=max_new_tokens, do_sample=False
+        )
     return tokenizer.decode(tokens[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True).strip()
 
 

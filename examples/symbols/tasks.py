@@ -1,9 +1,9 @@
 """The symbol tasks: what each asks, how an input is drawn, and what the right answer is.
 
 A row is an alpaca triple. `input` and `output` are made of single symbols: letters a-j with spaces between them, and
-digits, so that a byte-level tokenizer that keeps digits apart sees one token per symbol. The answer is a function of the
-input alone, so every row can be checked again without the generator. `noise` is the exception: its labels are random
-and there is nothing to learn.
+digits, so that a byte-level tokenizer that keeps digits apart sees one token per symbol. The answer is a function of
+the input alone, so every row can be checked again without the generator. `noise` is the exception: its labels are
+random and there is nothing to learn.
 
 The set is chosen so that a mixture matters within a short run: easy tasks are large (`first`, 12,000 rows), hard ones
 small (`add`, 700), `reverse` and `recall` sit on a plateau before they are learnt, and `noise` never improves.
@@ -179,7 +179,7 @@ BASE_TASKS = (
         "Largest digit",
         6_000,
         lambda rng: "".join(rng.choices(DIGITS, k=rng.randint(4, 6))),
-        lambda text: max(text),
+        max,
         r"\d+",
     ),
     SymbolTask("count", "Count a", 5_000, _draw_count, _count, _LETTER_LIST),

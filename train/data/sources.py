@@ -16,8 +16,8 @@ from train.data.files import BadRecord, Record, read_records
 from train.data.forms import (
     OPTIONAL_COLUMNS,
     REQUIRED_COLUMNS,
-    Form,
     BadRowError,
+    Form,
     detect_form,
     difficulty_of,
     optional_text_of,
@@ -175,7 +175,9 @@ class _RowReader:
         if not task.strip():
             raise BadRowError("unknown_task", f"task column {self._task_column!r} is empty")
         if self._known_tasks is not None and task not in self._known_tasks:
-            raise BadRowError("unknown_task", f"task {task!r} has no card; known: {', '.join(sorted(self._known_tasks))}")
+            raise BadRowError(
+                "unknown_task", f"task {task!r} has no card; known: {', '.join(sorted(self._known_tasks))}"
+            )
         return task
 
     def _missing(self, column: str, record: dict[str, Any]) -> str:

@@ -93,6 +93,21 @@ def check_disjoint(splits: Mapping[str, TaskSplit]) -> None:
                     )
 
 
+def require_all_splits(splits: Mapping[str, TaskSplit]) -> None:
+    """Require a probe and a training row of every task: leaks may have taken the last one.
+
+    Raises:
+        DataError: Names the task and the set that is empty.
+    """
+    for task, split in splits.items():
+        for name in ("probe", "train"):
+            if not split.rows(name):
+                raise DataError(
+                    f"task {task!r} has no {name} row left, because other tasks hold out the same content; "
+                    "give it rows of its own, or make it one task with those"
+                )
+
+
 def _rank(content_hash: str, seed: int) -> bytes:
     return hashlib.blake2b(f"{seed}:{content_hash}".encode(), digest_size=16).digest()
 

@@ -58,8 +58,12 @@ def verify(rows: Iterable[Row], specs: Mapping[str, TaskSpec]) -> tuple[list[Row
     return kept, refusals
 
 
-def require_acceptable(refusals: Sequence[Refusal], *, num_read: int, max_refused_ratio: float) -> None:
+def require_acceptable(
+    refusals: Sequence[Refusal], *, num_read: int, max_refused_ratio: float, quarantine: Path
+) -> None:
     """Stop when more than `max_refused_ratio` of the rows read were refused; duplicates and leaks do not count.
+
+    The message sends the reader to `quarantine`, which the caller writes.
 
     Raises:
         DataError: The counts by rule, the first five rows, and what to do.
@@ -67,13 +71,15 @@ def require_acceptable(refusals: Sequence[Refusal], *, num_read: int, max_refuse
     counted = [refusal for refusal in refusals if refusal.counts]
     if len(counted) <= max_refused_ratio * num_read:
         return
-    by_rule = ", ".join(f"{rule} {count}" for rule, count in Counter(r.rule for r in counted).most_common())
+    by_rule = Counter(refusal.rule for refusal in counted)
+    listed = ", ".join(f"{rule} {count}" for rule, count in by_rule.most_common())
     first = "\n".join(f"  {refusal.source}:{refusal.line}: {refusal.reason}" for refusal in counted[:5])
+    longer = ", raise data.max_length" * ("too_long" in by_rule)
     raise DataError(
-        f"{len(counted)} of {num_read} rows are refused ({by_rule}), more than max_refused_ratio "
+        f"{len(counted)} of {num_read} rows are refused ({listed}), more than data.max_refused_ratio "
         f"{max_refused_ratio:g} allows; the first:\n{first}\n"
-        f"Mend these rows, or set data.max_refused_ratio to {_ceil_ratio(len(counted), num_read)} "
-        "to train without them (all of them are listed in quarantine.parquet)"
+        f"Mend these rows{longer}, or set data.max_refused_ratio to {_ceil_ratio(len(counted), num_read)} "
+        f"to train without them. All of them are listed in {quarantine}"
     )
 
 

@@ -2,12 +2,12 @@
 
     weights ──► apportion: tasks of each step ──► slots shuffled by (seed, step) ──► rows by (seed, task, epoch)
 
-The stream is a function of (seed, step, plans so far). Nothing in it depends on the number of workers: it yields the
-global batch, and ranks take their slots of it elsewhere. Each task walks through seeded shuffles of its rows, one an epoch,
-from where it stopped, whatever the weights did in between; so counts alone are the whole state.
+The stream is a function of (seed, step, plans so far). Nothing in it depends on the number of workers: it yields
+the global batch, and ranks take their slots of it elsewhere. Each task walks through seeded shuffles of its rows,
+one an epoch, from where it stopped, whatever the weights did in between; so counts alone are the whole state.
 
-Steps are worked out a block at a time under the plan in force; a new plan throws the rest of the block away, so no batch
-drawn under an older plan is ever handed out. The block's length does not change what is drawn.
+Steps are worked out a block at a time under the plan in force; a new plan throws the rest of the block away, so no
+batch drawn under an older plan is ever handed out. The block's length does not change what is drawn.
 
 What this does not do: read rows, tokenise, or decide weights.
 """
@@ -24,6 +24,7 @@ from train.stream.permutation import hash_fields, permute
 
 _HASH_MASK = (1 << 63) - 1
 _SLOT_STREAM, _ROW_STREAM = 1, 2
+_FIRST_LOOKAHEAD_STEPS = 16
 _STATE_KEYS = frozenset({"seed", "batch_size", "num_rows", "step", "num_samples", "debts", "weights"})
 
 
@@ -140,7 +141,7 @@ class MixtureStream:
             task = int(np.argmin(np.where(np.isfinite(values), values, -np.inf)))
             raise ConfigError(f"the weight of task {task} is {values[task]}; give a finite number >= 0")
         if abs(values.sum() - 1.0) > 1e-6:
-            raise ConfigError(f"weights sum to {values.sum()!r}; normalise them to sum to one")
+            raise ConfigError(f"weights sum to {float(values.sum())!r}; normalise them to sum to one")
         units = to_units(values)
         if self._weights is None or not np.array_equal(units, self._weights):
             self._fold()
@@ -176,7 +177,8 @@ class MixtureStream:
         """Move to where a stream stands that followed `plans` from step 0 up to `step`.
 
         Args:
-            plans: (first step in force, weights [K]), by rising step, the first at step 0. Those that start after `step`
+            plans: (first step in force, weights [K]), by rising step, the first at step 0. Those that start after
+            `step`
                 are ignored.
             step: The step to stand at, that is, the next one to be drawn.
 
@@ -210,7 +212,8 @@ class MixtureStream:
         """Continue where `state` was taken.
 
         Raises:
-            StateError: Keys are unknown or missing, the state is of another stream (seed, batch size or rows differ), or its
+            StateError: Keys are unknown or missing, the state is of another stream (seed, batch size or rows
+            differ), or its
                 numbers contradict each other.
         """
         if state.keys() != _STATE_KEYS:
@@ -222,8 +225,8 @@ class MixtureStream:
         for key in ("seed", "batch_size", "num_rows"):
             if state[key] != own[key]:
                 raise StateError(
-                    f"stream state: {key} is {state[key]}, this stream has {own[key]}; resume with the data and settings "
-                    "it was saved with"
+                    f"stream state: {key} is {state[key]}, this stream has {own[key]}; "
+                    "resume with the data and settings it was saved with"
                 )
         step, served = state["step"], np.array(state["num_samples"], dtype=np.int64)
         debts = self._read_units(state, "debts", total=0)
@@ -247,7 +250,7 @@ class MixtureStream:
         self._schedule = np.empty((0, self._batch_size), dtype=np.int32)
         self._drawn: tuple[np.ndarray, np.ndarray] | None = None
         self._position = 0
-        self._lookahead_steps = 1
+        self._lookahead_steps = _FIRST_LOOKAHEAD_STEPS
 
     def _block_counts(self) -> np.ndarray:
         """int64 [K]: samples served in the current block so far."""
@@ -264,17 +267,15 @@ class MixtureStream:
         self._restart(step=self.step, served=self.num_samples, debts=self._debt_units())
 
     def _plan_block(self) -> None:
-        """Plan ahead: one step after a change of plan, then twice as far each time, until remainders are in the way."""
+        """Plan a few steps after a change of plan, then twice as many each time, until remainders are in the way."""
         if self._weights is None:
             raise ConfigError("the mixture stream has no weights yet; call set_weights before the first batch")
-        lookahead_steps = self._lookahead_steps
+        longest = max(1, MAX_BLOCK_SAMPLES // self._batch_size)
+        lookahead_steps = min(self._lookahead_steps, longest)
         self._fold()
-        self._schedule = apportion_block(
-            self._block_debts, self._weights * self._batch_size, num_steps=lookahead_steps
-        )
+        self._schedule = apportion_block(self._block_debts, self._weights * self._batch_size, num_steps=lookahead_steps)
         if len(self._schedule) == lookahead_steps:
-            longest = max(1, MAX_BLOCK_SAMPLES // self._batch_size)
-            self._lookahead_steps = min(2 * lookahead_steps, longest)
+            self._lookahead_steps = 2 * lookahead_steps
 
 
 def _shuffle_slots(schedule: np.ndarray, *, first_step: int, seed: int) -> np.ndarray:

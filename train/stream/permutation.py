@@ -1,8 +1,12 @@
 """Seeded shuffles that need no memory: a bijection of [0, n), computed position by position.
 
-A Feistel network permutes [0, 4**h), the smallest such range that holds n; a result outside [0, n) is put through the
-network again until it falls inside ("cycle walking", fewer than four passes on average). So the row at any position of any
-epoch of any task is found directly, which makes a stream seekable and its state a handful of counts.
+A Feistel network permutes [0, 2**b), the smallest such range that holds n; a result outside [0, n) is put through the
+network again until it falls inside ("cycle walking", fewer than two passes on average). So the row at any position of
+any epoch of any task is found directly, which makes a stream seekable and its state a handful of counts.
+
+Networks with less than three bits a side are far from uniform however many rounds they get (at n = 5, some orders
+came twice as often as others), so b is at least 6: tasks of fewer than 32 rows walk longer, and no order is favoured.
+Where b is odd the sides differ by a bit and swap widths every round.
 
 Sources: Luby & Rackoff, SIAM J. Comput. 17 (1988) for the network; Black & Rogaway, CT-RSA 2002 for cycle walking on
 arbitrary ranges; Steele, Lea & Flood, OOPSLA 2014 for the mixing function (SplitMix64, Stafford's variant 13).
@@ -16,7 +20,8 @@ _GAMMA = np.uint64(0x9E3779B97F4A7C15)
 _MULTIPLIER_A = np.uint64(0xBF58476D1CE4E5B9)
 _MULTIPLIER_B = np.uint64(0x94D049BB133111EB)
 _SHIFT_A, _SHIFT_B, _SHIFT_C = np.uint64(30), np.uint64(27), np.uint64(31)
-_NUM_ROUNDS = 6
+_NUM_ROUNDS = 8
+_MIN_BITS = 6
 
 
 def mix64(values: np.ndarray) -> np.ndarray:
@@ -52,23 +57,26 @@ def permute(positions: np.ndarray, num_rows: np.ndarray, keys: np.ndarray) -> np
     Returns:
         int64 [N] rows. Over all positions of one shuffle each row comes exactly once.
     """
-    num_bits = np.frexp(num_rows - 1)[1]
-    half_bits = np.maximum((num_bits + 1) // 2, 1).astype(np.uint64)
-    rows = _feistel(positions.astype(np.uint64), half_bits, keys)
+    num_bits = np.maximum(np.frexp(num_rows - 1)[1], _MIN_BITS).astype(np.uint64)
+    rows = _feistel(positions.astype(np.uint64), num_bits, keys)
     sizes = num_rows.astype(np.uint64)
+    rows[sizes == 1] = 0
     outside = np.flatnonzero(rows >= sizes)
     while outside.size:
-        rows[outside] = _feistel(rows[outside], half_bits[outside], keys[outside])
+        rows[outside] = _feistel(rows[outside], num_bits[outside], keys[outside])
         outside = outside[rows[outside] >= sizes[outside]]
     return rows.astype(np.int64)
 
 
-def _feistel(values: np.ndarray, half_bits: np.ndarray, keys: np.ndarray) -> np.ndarray:
-    """One pass of the balanced network over [0, 4**half_bits)."""
-    mask = (np.uint64(1) << half_bits) - np.uint64(1)
-    left, right = values >> half_bits, values & mask
+def _feistel(values: np.ndarray, num_bits: np.ndarray, keys: np.ndarray) -> np.ndarray:
+    """One pass of the network over [0, 2**num_bits); after an even number of rounds the sides are as wide as before."""
+    one = np.uint64(1)
+    right_bits = num_bits >> one
+    left_mask, right_mask = (one << (num_bits - right_bits)) - one, (one << right_bits) - one
+    left, right = values >> right_bits, values & right_mask
     round_keys = keys
     for _ in range(_NUM_ROUNDS):
         round_keys = round_keys + _GAMMA
-        left, right = right, left ^ (mix64(round_keys ^ right) & mask)
-    return (left << half_bits) | right
+        left, right = right, left ^ (mix64(round_keys ^ right) & left_mask)
+        left_mask, right_mask = right_mask, left_mask
+    return (left << right_bits) | right

@@ -1,0 +1,104 @@
+"""The two configurations: RunConfig says what to train, LaunchConfig says where.
+
+Each package owns the settings of its own part; this module puts them together and checks what only the whole can know.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from evalsvc.config import EvaluationConfig
+from scheduler.config_model import ConfigModel
+from scheduler.setup import Boundary, CapabilityBoundary, MixtureConfig, Policy, StepBoundary
+from scheduler.task import TaskCard
+from train.config import DataConfig, ModelConfig, TrainConfig
+from train.schedule import StageTraining
+
+
+class StageConfig(ConfigModel):
+    """One stage's own settings; what is left out is taken from `train` and `mixture`.
+
+    `until` ends the stage; the last stage has none.
+    """
+
+    name: str
+    until: Boundary | None = Field(default=None, discriminator="type")
+    policy: Policy | None = None
+    learning_rate: float | None = Field(default=None, gt=0)
+    warmup_steps: int | None = Field(default=None, ge=0)
+    max_grad_norm: float | None = Field(default=None, gt=0)
+
+    def training(self, train: TrainConfig) -> StageTraining:
+        """Optimisation settings of this stage."""
+        return StageTraining(
+            learning_rate=train.learning_rate if self.learning_rate is None else self.learning_rate,
+            warmup_steps=train.warmup_steps if self.warmup_steps is None else self.warmup_steps,
+            max_grad_norm=train.max_grad_norm if self.max_grad_norm is None else self.max_grad_norm,
+        )
+
+
+class OutputConfig(ConfigModel):
+    """Where runs are kept. A run's directory is `dir/name`; without a name it is made from the config's file and the time."""
+
+    dir: Path = Path("runs")
+    name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+
+
+class RunConfig(ConfigModel):
+    """What to train. The smallest useful one names a model and two files of rows."""
+
+    model: ModelConfig
+    data: DataConfig
+    tasks: dict[str, TaskCard] = {}
+    train: TrainConfig = TrainConfig()
+    stages: tuple[StageConfig, ...] = Field(
+        default=(StageConfig(name="instruction", until=CapabilityBoundary()), StageConfig(name="tasks")),
+        min_length=1,
+        max_length=2,
+    )
+    mixture: MixtureConfig = MixtureConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    output: OutputConfig = OutputConfig()
+    seed: int = Field(default=0, ge=0, lt=2**31)
+
+    @model_validator(mode="after")
+    def _parts_fit_together(self) -> "RunConfig":
+        first, last = self.stages[0], self.stages[-1]
+        if last.until is not None:
+            raise ValueError(
+                f"stages: the last stage, {last.name!r}, has an `until`; remove it: it lasts to the end of the run"
+            )
+        if len(self.stages) == 2 and first.until is None:
+            raise ValueError(f"stages: {first.name!r} needs an `until`, or the stage after it never begins")
+        if isinstance(first.until, StepBoundary) and first.until.step >= self.train.steps:
+            raise ValueError(
+                f"stages.0.until.step {first.until.step} is not before train.steps {self.train.steps}; "
+                "stage 2 would never begin"
+            )
+        if (self.mixture.interval_steps or 0) > self.train.steps:
+            raise ValueError(
+                f"mixture.interval_steps {self.mixture.interval_steps} is more than train.steps {self.train.steps}: "
+                "nothing would be measured; lower it"
+            )
+        return self
+
+
+class LaunchConfig(ConfigModel):
+    """Where to run.
+
+    `address: null` starts Ray on this machine; otherwise the address of a cluster ("auto": the one this machine is in).
+    `num_workers: null` means one per GPU, or two on CPUs. A storage path that every node can read and write is needed on
+    a cluster of several machines: `output.dir` must lie on it.
+    """
+
+    address: str | None = None
+    num_workers: int | None = Field(default=None, ge=1)
+    cpus_per_worker: float = Field(default=1.0, gt=0)
+    gpus_per_worker: float | None = Field(default=None, ge=0, description="null: 0.75 where there are GPUs, else 0")
+    evaluation_cpus: float = Field(default=0.0, ge=0, description="0: shares the workers' cores")
+    evaluation_gpus: float | None = Field(default=None, ge=0, description="null: 0.25 where there are GPUs, else 0")
+    max_failures: int = Field(default=3, ge=0)
+    worker_start_timeout_s: float = Field(default=120.0, gt=0)
+    dashboard: bool = False
+    log_level: Literal["debug", "info", "warning", "error"] = "warning"

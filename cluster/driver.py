@@ -1,0 +1,240 @@
+"""The driver: the one place where actors, workers and handles are created and tied together.
+
+    inputs ─► Ray ─► engine actor, evaluation actor ─► TorchTrainer.fit (a thread) ◄─ watch (this thread) ─► finish
+
+Actors are owned by the driver and die with it; everything that must outlive it lies in the run directory.
+"""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Any
+
+import ray
+import ray.train
+from ray.train import CheckpointConfig, FailureConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from cluster.config import LaunchConfig, RunConfig
+from cluster.coordinator import RayCoordinatorFactory
+from cluster.preflight import Placement, check_model, check_packages, check_resources, local_cpus, place, threads_of
+from cluster.run_directory import RunDirectory
+from cluster.setup import Inputs
+from cluster.views.run_view import RunView
+from cluster.watch import watch
+from evalsvc.actor import EvaluationActor, EvaluationJob
+from evalsvc.evaluator import FinalScore
+from scheduler.actor import HeatEngineActor
+from scheduler.engine import HeatEngine
+from scheduler.errors import ConfigError, ResourceError
+from train.loop import WorkerJob, WorkerResult, train_worker
+
+_RAY_ENVIRONMENT = {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended, and the seconds each part took."""
+
+    worker: WorkerResult
+    num_workers: int
+    test: list[FinalScore] | None
+    notes: tuple[str, ...]
+    wall_s: dict[str, float] = field(default_factory=dict)
+
+
+@contextmanager
+def ray_cluster(launch: LaunchConfig, namespace: str) -> Iterator[None]:
+    """Connect to the configured cluster, or start Ray on this machine; disconnect at the end.
+
+    Raises:
+        ResourceError: No cluster answers at the address.
+    """
+    for name, value in _RAY_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(launch.worker_start_timeout_s)
+    address = launch.address or os.environ.get("RAY_ADDRESS")
+    common: dict[str, Any] = {
+        "namespace": namespace,
+        "logging_level": launch.log_level.upper(),
+        "log_to_driver": launch.log_level in ("debug", "info"),
+        "runtime_env": {"env_vars": {"OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}},
+    }
+    if ray.is_initialized():
+        yield
+        return
+    try:
+        if address is None:
+            ray.init(num_cpus=local_cpus(), include_dashboard=launch.dashboard, **common)
+        else:
+            ray.init(address=address, **common)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise ResourceError(
+            f"launch.address: no Ray cluster could be reached at {address or 'this machine'}: {error}"
+        ) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+class Driver:
+    """One run on a connected Ray cluster."""
+
+    def __init__(
+        self, *, config: RunConfig, launch: LaunchConfig, directory: RunDirectory, inputs: Inputs, namespace: str
+    ) -> None:
+        check_packages()
+        check_model(config.model)
+        self.config, self.launch, self.directory, self.inputs = config, launch, directory, inputs
+        self.namespace = namespace
+        name = directory.root.name
+        self.engine_name, self.evaluator_name = f"heat-{name}", f"evaluation-{name}"
+        cluster = ray.cluster_resources()
+        self.placement: Placement = place(launch, cluster)
+        check_resources(self.placement, available=ray.available_resources(), cluster=cluster)
+
+    def run(self, view: RunView) -> Outcome:
+        """Train to the end, or until Ctrl-C or SIGTERM, then test.
+
+        Raises:
+            ray.train.TrainingFailedError: The workers failed more often than `launch.max_failures`.
+        """
+        started = time.perf_counter()
+        engine, evaluator = self._start_actors()
+        notes = tuple(ray.get(evaluator.notes.remote()))
+        self.directory.update_manifest(status="running", num_workers=self.placement.num_workers)
+        actors_s = time.perf_counter() - started
+        result = self._fit(engine, view)
+        fit_s = time.perf_counter() - started - actors_s
+        test = ray.get(evaluator.final_test.remote(result.step)) if result.reason == "finished" else None
+        wall = {
+            "actors": actors_s,
+            "workers' start and stop": max(0.0, fit_s - result.train_s),
+            "training": result.train_s,
+            "of which waiting for plans": result.plan_wait_s,
+            "final test": time.perf_counter() - started - actors_s - fit_s,
+        }
+        return Outcome(
+            worker=result,
+            num_workers=self.placement.num_workers,
+            test=test,
+            notes=notes,
+            wall_s={name: round(seconds, 2) for name, seconds in wall.items()},
+        )
+
+    def _start_actors(self) -> tuple[Any, Any]:
+        setup, prepared = self.inputs.engine, self.inputs.prepared
+        engine = HeatEngineActor.options(name=self.engine_name, namespace=self.namespace).remote(
+            setup.model_dump_json(), str(self.directory.ledger)
+        )
+        ray.get(engine.ready.remote())
+        job = EvaluationJob(
+            model=self.config.model,
+            tasks=self.inputs.tasks,
+            evaluation=self.config.evaluation,
+            store=prepared.store_path,
+            tokenizer=prepared.tokenizer_path,
+            seed=self.config.seed,
+            engine_name=self.engine_name,
+            namespace=self.namespace,
+        )
+        evaluation = self.placement.evaluation
+        evaluator = EvaluationActor.options(
+            name=self.evaluator_name,
+            namespace=self.namespace,
+            num_cpus=evaluation["CPU"],
+            num_gpus=evaluation.get("GPU", 0),
+            runtime_env={"env_vars": {"OMP_NUM_THREADS": str(threads_of(evaluation))}},
+        ).remote(job)
+        ray.get(evaluator.ready.remote())
+        return engine, evaluator
+
+    def _trainer(self) -> TorchTrainer:
+        config, prepared = self.config, self.inputs.prepared
+        first, last = config.stages[0], config.stages[-1]
+        job = WorkerJob(
+            seed=config.seed,
+            model=config.model,
+            train=config.train,
+            stages=(first.training(config.train), last.training(config.train)),
+            initial_plan=HeatEngine(self.inputs.engine).plan,
+            interval_steps=self.inputs.engine.interval_steps,
+            mode=config.mixture.mode,
+            store=prepared.store_path,
+            tokenizer=prepared.tokenizer_path,
+            export_to=self.directory.result(config),
+            coordinator=RayCoordinatorFactory(
+                engine_name=self.engine_name,
+                evaluator_name=self.evaluator_name,
+                namespace=self.namespace,
+                plan_timeout_s=config.mixture.plan_timeout_s,
+            ),
+        )
+        return TorchTrainer(
+            train_worker,
+            train_loop_config={"job": job},
+            torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if self.placement.use_gpu else "gloo"),
+            scaling_config=ScalingConfig(
+                num_workers=self.placement.num_workers,
+                use_gpu=self.placement.use_gpu,
+                resources_per_worker=self.placement.worker,
+            ),
+            run_config=ray.train.RunConfig(
+                name=self.directory.checkpoints.name,
+                storage_path=str(self.directory.root),
+                failure_config=FailureConfig(max_failures=self.launch.max_failures),
+                checkpoint_config=CheckpointConfig(num_to_keep=config.train.keep_checkpoints),
+                worker_runtime_env={"env_vars": {"OMP_NUM_THREADS": str(threads_of(self.placement.worker))}},
+            ),
+        )
+
+    def _fit(self, engine: Any, view: RunView) -> WorkerResult:
+        trainer = self._trainer()
+        box: list[Any] = []
+        failure: list[BaseException] = []
+
+        def fit() -> None:
+            try:
+                box.append(trainer.fit())
+            except Exception as error:  # noqa: BLE001 - handed to the main thread, which raises it
+                failure.append(error)
+
+        thread = threading.Thread(target=fit, name="fit", daemon=True)
+        thread.start()
+        with stop_on_signal() as stop:
+            watch(engine, view, is_done=lambda: not thread.is_alive(), stop=stop)
+        if failure:
+            raise failure[0]
+        if box[0].return_value is None:
+            raise ConfigError("the workers returned nothing: is this run's checkpoint folder shared with another run?")
+        return box[0].return_value
+
+
+@contextmanager
+def stop_on_signal() -> Iterator[threading.Event]:
+    """Turn the first Ctrl-C or SIGTERM into a request to stop; the second one interrupts at once."""
+    stop = threading.Event()
+
+    def request(_signum: int, _frame: FrameType | None) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    previous = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

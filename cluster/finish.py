@@ -1,0 +1,68 @@
+"""After training: report, model card, ledger tables, manifest. All of it can be made again from ledger and manifest."""
+
+from dataclasses import asdict
+
+from cluster.config import RunConfig
+from cluster.driver import Outcome
+from cluster.run_directory import RunDirectory
+from cluster.setup import Inputs
+from evalsvc.report.card import model_card
+from evalsvc.report.model import build_report
+from evalsvc.report.page import write_report
+from evalsvc.report.schema import Report, RowCounts, RunFacts
+from evalsvc.report.tables import write_ledger_tables
+from scheduler.errors import RunDirectoryError
+from scheduler.ledger import read_ledger
+from train.config import PretrainedModel
+
+
+def conclude(config: RunConfig, directory: RunDirectory, inputs: Inputs, outcome: Outcome) -> Report:
+    """Write everything a finished run leaves behind; returns its report."""
+    facts = _facts(config, directory, inputs, outcome)
+    directory.update_manifest(status="finished", step=outcome.worker.step, notes=outcome.notes, facts=asdict(facts))
+    return write_reports(directory)
+
+
+def write_reports(directory: RunDirectory) -> Report:
+    """Write report.html, report.json, the model card and the ledger's tables from ledger and manifest.
+
+    Raises:
+        RunDirectoryError: The run has not finished.
+    """
+    manifest = directory.read_manifest()
+    if "facts" not in manifest:
+        status = manifest.get("status", "no manifest")
+        raise RunDirectoryError(f"{directory.root} is not the directory of a finished run (status: {status})")
+    fields = manifest["facts"]
+    rows = {name: RowCounts(**counts) for name, counts in fields["rows"].items()}
+    facts = RunFacts(**{**fields, "rows": rows})
+    records = list(read_ledger(directory.ledger))
+    report = build_report(records, facts)
+    write_report(report, directory.root)
+    write_ledger_tables(records, directory.ledger.parent)
+    result = directory.root / ("adapter" if facts.has_adapter else "model")
+    (result / "README.md").write_text(model_card(report, facts), encoding="utf-8")
+    return report
+
+
+def _facts(config: RunConfig, directory: RunDirectory, inputs: Inputs, outcome: Outcome) -> RunFacts:
+    model, counts = config.model, inputs.prepared.num_rows
+    rows = {
+        name: RowCounts(train=counts["train"][index], probe=counts["probe"][index], test=counts["test"][index])
+        for index, name in enumerate(inputs.prepared.task_names)
+    }
+    if isinstance(model, PretrainedModel):
+        words = f"{model.path}, " + (f"LoRA rank {model.lora.rank}" if model.lora else "all weights trained")
+    else:
+        words = f"llama from scratch, hidden {model.hidden_size}, {model.num_layers} layers"
+    tests = outcome.test or []
+    return RunFacts(
+        run_name=directory.root.name,
+        model=words,
+        num_workers=outcome.num_workers,
+        base_model=model.path if isinstance(model, PretrainedModel) else None,
+        has_adapter=isinstance(model, PretrainedModel) and model.lora is not None,
+        wall_seconds=outcome.wall_s,
+        test_scores={result.task: result.score for result in tests if result.score is not None},
+        rows=rows,
+    )

@@ -1,0 +1,105 @@
+"""What is checked before anything is started: the right modules, a loadable model, enough free resources."""
+
+import importlib
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from cluster.config import LaunchConfig
+from scheduler.errors import ConfigError, ResourceError
+from train.config import ModelConfig, PretrainedModel
+
+_PACKAGES = ("scheduler", "train", "evalsvc", "cluster")
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Resources of each process, resolved against what there is."""
+
+    num_workers: int
+    worker: dict[str, float]
+    evaluation: dict[str, float]
+
+    @property
+    def use_gpu(self) -> bool:
+        """Workers train on GPUs."""
+        return self.worker.get("GPU", 0) > 0
+
+    def total(self) -> dict[str, float]:
+        """All that must be free at once."""
+        kinds = self.worker.keys() | self.evaluation.keys()
+        return {kind: self.num_workers * self.worker.get(kind, 0) + self.evaluation.get(kind, 0) for kind in kinds}
+
+
+def check_packages() -> None:
+    """Refuse to run when another distribution shadows one of our packages."""
+    home = Path(__file__).parents[1]
+    for name in _PACKAGES:
+        origin = importlib.import_module(name).__file__
+        if origin is None or Path(origin).parents[1] != home:
+            raise ConfigError(
+                f"the package {name!r} was imported from {origin}, not from {home}; "
+                "another distribution of that name shadows it: uninstall it, or put the project first on PYTHONPATH"
+            )
+
+
+def check_model(config: ModelConfig) -> None:
+    """Refuse a local model folder that cannot be loaded, before any process is started for it."""
+    if not isinstance(config, PretrainedModel):
+        return
+    folder = Path(config.path)
+    if not folder.is_absolute():
+        return
+    if not folder.is_dir():
+        raise ConfigError(f"model.path: {folder} does not exist; give a Hugging Face model folder or a hub id")
+    if not (folder / "config.json").is_file():
+        raise ConfigError(f"model.path: {folder} has no config.json; it is not a Hugging Face model folder")
+    if not list(folder.glob("*.safetensors")):
+        raise ConfigError(
+            f"model.path: {folder} has no *.safetensors; save the model with safetensors (pickles are refused)"
+        )
+
+
+def place(launch: LaunchConfig, cluster: Mapping[str, float]) -> Placement:
+    """Resolve "as many as there are" against the cluster's resources."""
+    num_gpus = int(cluster.get("GPU", 0))
+    has_gpu = num_gpus > 0 and launch.gpus_per_worker != 0
+    num_workers = launch.num_workers or (num_gpus if has_gpu else min(2, max(1, int(cluster.get("CPU", 1)))))
+    worker = {"CPU": launch.cpus_per_worker}
+    evaluation = {"CPU": launch.evaluation_cpus}
+    if has_gpu:
+        worker["GPU"] = 0.75 if launch.gpus_per_worker is None else launch.gpus_per_worker
+        evaluation["GPU"] = 0.25 if launch.evaluation_gpus is None else launch.evaluation_gpus
+    elif launch.gpus_per_worker or launch.evaluation_gpus:
+        worker["GPU"] = launch.gpus_per_worker or 0.0
+        evaluation["GPU"] = launch.evaluation_gpus or 0.0
+    return Placement(num_workers=num_workers, worker=worker, evaluation=evaluation)
+
+
+def check_resources(placement: Placement, *, available: Mapping[str, float], cluster: Mapping[str, float]) -> None:
+    """Refuse to start what the cluster cannot hold now, rather than wait for it for ever.
+
+    Raises:
+        ResourceError: Says what is missing, who needs it, and what to change.
+    """
+    for kind, needed in sorted(placement.total().items()):
+        free = available.get(kind, 0.0)
+        if needed > free + 1e-6:
+            raise ResourceError(
+                f"not enough free resources: {placement.num_workers} workers x {placement.worker.get(kind, 0):g} {kind} "
+                f"+ evaluation {placement.evaluation.get(kind, 0):g} {kind} = {needed:g} {kind}, but {free:g} of the "
+                f"cluster's {cluster.get(kind, 0):g} are free ({needed - free:g} missing); lower launch.num_workers or "
+                f"launch.{'cpus' if kind == 'CPU' else 'gpus'}_per_worker, or wait for other jobs to end"
+            )
+
+
+def threads_of(resources: Mapping[str, float]) -> int:
+    """Compute threads of a process with these resources: its CPUs, at least one."""
+    return max(1, math.floor(resources.get("CPU", 0)))
+
+
+def local_cpus() -> int:
+    """CPUs this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,138 @@
+"""A run's directory: where everything about it lies, and the check that it is the right run's.
+
+config.yaml  launch.yaml   as resolved                    ledger/       every signal, decision and reason
+manifest.json              versions, status, timings      metrics/      TensorBoard
+quarantine.parquet         refused rows with reasons      checkpoints/  to go on from
+report.html  report.json   what happened                  adapter/ or model/  the result, Hugging Face layout
+"""
+
+import importlib.metadata
+import json
+import platform
+import shutil
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from cluster.config import LaunchConfig, RunConfig
+from cluster.yaml_config import dump_config, load_config
+from scheduler.errors import RunDirectoryError
+from scheduler.ledger import LEDGER_FILE
+from train.config import PretrainedModel
+
+_VERSIONED = ("taskheat", "torch", "transformers", "peft", "accelerate", "ray", "numpy")
+
+
+@dataclass(frozen=True, slots=True)
+class RunDirectory:
+    """Paths of one run. Create with `create` or `reopen`."""
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        """Resolved RunConfig."""
+        return self.root / "config.yaml"
+
+    @property
+    def launch(self) -> Path:
+        """Resolved LaunchConfig."""
+        return self.root / "launch.yaml"
+
+    @property
+    def manifest(self) -> Path:
+        """Versions, status and timings."""
+        return self.root / "manifest.json"
+
+    @property
+    def ledger(self) -> Path:
+        """The ledger's lines."""
+        return self.root / LEDGER_FILE
+
+    @property
+    def checkpoints(self) -> Path:
+        """Ray Train's storage of this run."""
+        return self.root / "checkpoints"
+
+    @property
+    def metrics(self) -> Path:
+        """TensorBoard files."""
+        return self.root / "metrics"
+
+    def result(self, config: RunConfig) -> Path:
+        """Folder of the trained adapter or model."""
+        has_adapter = isinstance(config.model, PretrainedModel) and config.model.lora is not None
+        return self.root / ("adapter" if has_adapter else "model")
+
+    @classmethod
+    def create(cls, config: RunConfig, launch: LaunchConfig) -> "RunDirectory":
+        """Make a fresh directory for a named run.
+
+        Raises:
+            RunDirectoryError: There is one already, or the place cannot be written.
+        """
+        assert config.output.name is not None, "the command line names every run"
+        root = config.output.dir / config.output.name
+        if root.exists() and any(root.iterdir()):
+            raise RunDirectoryError(_already_there(root))
+        directory = cls(root)
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            directory.config.write_text(dump_config(config), encoding="utf-8")
+            directory.launch.write_text(dump_config(launch), encoding="utf-8")
+        except OSError as error:
+            raise RunDirectoryError(f"output.dir: {root} cannot be written: {error}") from error
+        directory.update_manifest(
+            name=config.output.name,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            status="starting",
+            python=platform.python_version(),
+            versions={name: importlib.metadata.version(name) for name in _VERSIONED},
+        )
+        return directory
+
+    @classmethod
+    def reopen(cls, root: Path) -> tuple["RunDirectory", RunConfig, LaunchConfig]:
+        """An existing run, to go on with.
+
+        Raises:
+            RunDirectoryError: Not a run's directory, or the run has already finished.
+        """
+        directory = cls(root.absolute())
+        if not directory.manifest.is_file() or not directory.config.is_file():
+            raise RunDirectoryError(f"{root} is not the directory of a run (no manifest.json and config.yaml in it)")
+        if directory.read_manifest()["status"] == "finished":
+            raise RunDirectoryError(f"{root}: this run has finished; there is nothing to resume")
+        config = load_config(RunConfig, files=[directory.config])
+        return directory, config, load_config(LaunchConfig, files=[directory.launch])
+
+    def read_manifest(self) -> dict[str, Any]:
+        """What the manifest says so far."""
+        return json.loads(self.manifest.read_text(encoding="utf-8")) if self.manifest.is_file() else {}
+
+    def update_manifest(self, **fields: Any) -> None:
+        """Add or replace fields; the file is replaced as a whole."""
+        partial = self.manifest.with_suffix(".partial")
+        partial.write_text(json.dumps(self.read_manifest() | fields, indent=2, ensure_ascii=False), encoding="utf-8")
+        partial.replace(self.manifest)
+
+    def keep_quarantine(self, prepared: Path) -> None:
+        """Copy the refused rows of the prepared data into the run."""
+        shutil.copyfile(prepared / "quarantine.parquet", self.root / "quarantine.parquet")
+
+    def discard(self) -> None:
+        """Remove a directory whose run never began (its data was refused); what explains the refusal stays."""
+        if not self.ledger.exists():
+            shutil.rmtree(self.root, ignore_errors=True)
+
+
+def _already_there(root: Path) -> str:
+    manifest = root / "manifest.json"
+    if not manifest.is_file():
+        return f"output.name: {root} exists and is not the directory of a run; choose another output.name"
+    status = json.loads(manifest.read_text(encoding="utf-8")).get("status", "unknown")
+    remedy = "choose another output.name"
+    if status != "finished":
+        remedy += f", or go on with it: taskheat run --resume {root}"
+    return f"output.name: {root} already holds another run (status: {status}); {remedy}"

@@ -1,0 +1,1 @@
+"""Views of a run while it trains: a live table, plain lines, TensorBoard. Each has `observe(record)`."""

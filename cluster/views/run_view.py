@@ -1,0 +1,46 @@
+"""Everything that shows one run at once: a live table on a terminal or plain lines elsewhere, and TensorBoard always."""
+
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.live import Live
+
+from cluster.views.plain import PlainView
+from cluster.views.table import TableView
+from cluster.views.tensorboard import TensorBoardWriter
+from scheduler.records import Record
+
+
+class RunView:
+    """Opens the views that fit where the output goes; close it at the end of the run."""
+
+    def __init__(self, *, metrics: Path, console: Console) -> None:
+        self._board = TensorBoardWriter(metrics)
+        self._screen: TableView | PlainView
+        self._live: Live | None = None
+        if console.is_terminal:
+            self._screen = TableView()
+            self._live = Live(self._screen, console=console, refresh_per_second=4, transient=True)
+            self._live.start()
+        else:
+            self._screen = PlainView(write=_print_now)
+
+    def observe(self, record: Record) -> None:
+        """Show the next record of the ledger."""
+        self._screen.observe(record)
+        self._board.observe(record)
+
+    def heartbeat(self, *, step: int, loss: float, samples_per_s: float) -> None:
+        """Show where the workers are."""
+        self._screen.heartbeat(step=step, loss=loss, samples_per_s=samples_per_s)
+
+    def close(self) -> None:
+        """Leave the terminal as it was; finish the TensorBoard file."""
+        if self._live is not None:
+            self._live.stop()
+        self._board.close()
+
+
+def _print_now(line: str) -> None:
+    print(line, file=sys.stdout, flush=True)

@@ -1,0 +1,85 @@
+"""The evaluation as a Ray actor: takes snapshots, streams one signal per task to the engine, then asks it to decide.
+
+Transport only; the judgement is in `evalsvc.evaluator`. The constructor takes small plain data, so Ray can restart it.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import ray
+import torch
+
+from evalsvc.config import EvaluationConfig
+from evalsvc.evaluator import Evaluator, FinalScore, read_probes
+from scheduler.task import TaskSpec
+from train.config import ModelConfig
+from train.data.store import TokenStore
+from train.model import build_model, load_snapshot, load_tokenizer, pad_id
+from train.tokenizer import stop_id
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationJob:
+    """All the actor needs; paths must be readable from its node."""
+
+    model: ModelConfig
+    tasks: tuple[TaskSpec, ...]
+    evaluation: EvaluationConfig
+    store: Path
+    tokenizer: Path
+    seed: int
+    engine_name: str
+    namespace: str
+
+
+@ray.remote(max_restarts=-1, max_task_retries=-1)
+class EvaluationActor:
+    """Evaluates snapshots one after the other, in the order they come."""
+
+    def __init__(self, job: EvaluationJob) -> None:
+        torch.set_num_threads(max(1, int(os.environ.get("OMP_NUM_THREADS", "1"))))
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._store = TokenStore.open(job.store)
+        tokenizer = load_tokenizer(job.tokenizer)
+        self._num_tasks = len(job.tasks)
+        self._model = build_model(job.model, tokenizer, device=self._device, seed=job.seed).eval()
+        self._evaluator = Evaluator(
+            tokenizer=tokenizer,
+            stop_id=stop_id(tokenizer),
+            pad_id=pad_id(tokenizer),
+            tasks=job.tasks,
+            probes=read_probes(self._store, num_tasks=self._num_tasks, split="probe"),
+            config=job.evaluation,
+            seed=job.seed,
+        )
+        self._engine = ray.get_actor(job.engine_name, namespace=job.namespace)
+        self._step = -1
+        if ray.get_runtime_context().was_current_actor_reconstructed:
+            ray.get(
+                self._engine.note_restart.remote("evaluator", "model rebuilt; the snapshot in work is evaluated again")
+            )
+
+    def evaluate(self, step: int, attempt: int, plan_version: int, weights: Mapping[str, torch.Tensor]) -> None:
+        """Judge the snapshot of `step`: a signal per task as soon as it is known, then the decision."""
+        load_snapshot(self._model, weights)
+        self._step = step
+        for signal in self._evaluator.evaluate(self._model, step=step, attempt=attempt, plan_version=plan_version):
+            ray.get(self._engine.observe.remote((signal,)))
+        ray.get(self._engine.evaluation_done.remote(attempt, step))
+
+    def final_test(self, step: int) -> list[FinalScore] | None:
+        """Score the snapshot of `step` on the test rows, which nothing has read before; None if it is not here."""
+        if step != self._step:
+            return None
+        rows = read_probes(self._store, num_tasks=self._num_tasks, split="test")
+        return self._evaluator.final_test(self._model, rows)
+
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the results must know about the probes; answers once the actor is ready."""
+        return self._evaluator.notes
+
+    def ready(self) -> int:
+        """Process id, once the model is built."""
+        return os.getpid()

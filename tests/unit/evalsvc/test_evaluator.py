@@ -1,0 +1,194 @@
+import dataclasses
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from evalsvc.config import EvaluationConfig
+from evalsvc.evaluator import Evaluator, FinalScore, Probe, read_probes
+from scheduler.errors import ConfigError, DataError
+from scheduler.output_spec import LengthRule, PatternRule
+from scheduler.task import ExactChecker, NumericChecker, OverlapChecker, RulesChecker, TaskSpec
+from train.data.row import Row
+from train.data.store import EncodedRow, TokenStore, write_split
+from train.tokenizer import Encoded
+
+STOP, PAD = 1, 0
+CONFIG = EvaluationConfig(sampled_probes=4, samples_per_probe=3, max_new_tokens=12)
+TASKS = (
+    TaskSpec(name="sum", checker=ExactChecker(), output_rules=(PatternRule(regex=r"\d+"),)),
+    TaskSpec(name="double", checker=NumericChecker()),
+    TaskSpec(name="spell", checker=OverlapChecker()),
+    TaskSpec(name="polite", checker=RulesChecker(), output_rules=(LengthRule(max_chars=8), PatternRule(regex="ok .*"))),
+)
+PAIRS = (
+    [(f"{a}+{b}=", str(a + b)) for a, b in ((1, 2), (3, 5), (10, 4), (7, 7), (20, 3), (9, 8))],
+    [(f"double {a}?", f"it is {2 * a}") for a in (1, 4, 15, 22, 31)],
+    [(f"spell {word}.", " ".join(word)) for word in ("cat", "dog", "bird", "fish", "mole")],
+    [(f"thank {name}", f"ok {name}") for name in ("ann", "bob", "mei", "tom")],
+)
+
+
+@pytest.fixture
+def probes(tokenizer):
+    return [[make_probe(tokenizer, *pair) for pair in pairs] for pairs in PAIRS]
+
+
+def make_probe(tokenizer, prompt: str, answer: str) -> Probe:
+    prompt_ids, answer_ids = tokenizer.encode(prompt), tokenizer.encode(answer)
+    return Probe(EncodedRow(np.array([*prompt_ids, *answer_ids, STOP], dtype=np.int32), len(prompt_ids)), answer)
+
+
+def make_evaluator(tokenizer, probes, *, tasks=TASKS, config=CONFIG, seed=5) -> Evaluator:
+    return Evaluator(
+        tokenizer=tokenizer, stop_id=STOP, pad_id=PAD, tasks=tasks, probes=probes, config=config, seed=seed
+    )
+
+
+def judge(evaluator, model, *, step=10, attempt=0):
+    return list(evaluator.evaluate(model, step=step, attempt=attempt, plan_version=2))
+
+
+def memorise(model, probes, *, num_steps: int = 150) -> None:
+    rows = [probe.row for task_probes in probes for probe in task_probes]
+    ids = torch.full((len(rows), max(len(row.input_ids) for row in rows)), PAD)
+    labels = torch.full_like(ids, -100)
+    for index, row in enumerate(rows):
+        tokens = torch.from_numpy(row.input_ids).long()
+        ids[index, : len(tokens)] = tokens
+        labels[index, row.answer_start : len(tokens)] = tokens[row.answer_start :]
+    optimiser = torch.optim.Adam(model.parameters(), lr=3e-3)
+    for _ in range(num_steps):
+        optimiser.zero_grad()
+        loss = model(input_ids=ids, labels=labels).loss
+        loss.backward()
+        optimiser.step()
+        if loss.item() < 1e-3:
+            return
+
+
+def test_a_model_that_knows_every_answer_scores_one_and_is_never_rejected(random_model, tokenizer, probes):
+    memorise(random_model, probes)
+    evaluator = make_evaluator(tokenizer, probes)
+    signals = judge(evaluator, random_model)
+    assert [signal.task for signal in signals] == ["sum", "double", "spell", "polite"]
+    assert [signal.num_probes for signal in signals] == [6, 5, 5, 4]
+    for signal in signals:
+        assert signal.fault() is None
+        assert signal.score == 1
+        assert signal.loss < 0.01
+        assert (signal.sampled_score, signal.score_variance) == (1, 0)
+        assert (signal.num_rejected, signal.num_reviewed, signal.format_compliance) == (0, 12, 1)
+    final = evaluator.final_test(random_model, [probes[0], probes[1], [], probes[3]])
+    assert final[2] == FinalScore("spell", 0, None, None)
+    assert [(result.score, result.num_rows) for result in final] == [(1, 6), (1, 5), (None, 0), (1, 4)]
+    assert final[0].loss == signals[0].loss
+
+
+def test_a_model_that_knows_nothing_scores_low_and_is_rejected(random_model, tokenizer, probes):
+    for signal in judge(make_evaluator(tokenizer, probes), random_model):
+        assert signal.fault() is None
+        assert signal.loss > 1
+        assert signal.num_rejected > 0
+        assert signal.task == "polite" or signal.score < 0.5
+
+
+def test_judging_the_same_weights_again_gives_the_same_signal_bit_for_bit(random_model, tokenizer, probes):
+    first = judge(make_evaluator(tokenizer, probes), random_model)
+    torch.manual_seed(999)
+    assert judge(make_evaluator(tokenizer, probes), random_model) == first
+    alone = make_evaluator(tokenizer, probes).evaluate_task(random_model, 2, step=10, attempt=0, plan_version=2)
+    assert alone == first[2]
+    retried = judge(make_evaluator(tokenizer, probes), random_model, attempt=1)
+    assert [dataclasses.replace(signal, attempt=0) for signal in retried] == first
+
+
+def test_samples_differ_from_step_to_step_and_from_seed_to_seed(random_model, tokenizer, probes):
+    memorise(random_model, probes, num_steps=30)
+    config = CONFIG.model_copy(update={"temperature": 1.5})
+    results = [
+        [
+            signal.sampled_score
+            for signal in judge(make_evaluator(tokenizer, probes, config=config, seed=seed), random_model, step=step)
+        ]
+        for seed, step in ((5, 10), (5, 11), (6, 10))
+    ]
+    assert results[0] != results[1]
+    assert results[0] != results[2]
+
+
+def test_the_batch_size_changes_no_signal_beyond_rounding(random_model, tokenizer, probes):
+    small = judge(make_evaluator(tokenizer, probes, config=CONFIG.model_copy(update={"batch_size": 2})), random_model)
+    for one, other in zip(small, judge(make_evaluator(tokenizer, probes), random_model), strict=True):
+        assert one.loss == pytest.approx(other.loss, rel=1e-5)
+        assert dataclasses.replace(one, loss=0) == dataclasses.replace(other, loss=0)
+
+
+def test_the_variance_is_the_mean_over_probes_of_the_variance_over_samples(
+    random_model, tokenizer, probes, monkeypatch
+):
+    def scripted(_model, prompts, *, sampling, **_settings):
+        texts = ["3", "3", "4"] + ["8"] * 3 if sampling else ["3"] * len(prompts)
+        return [SimpleNamespace(token_ids=tokenizer.encode(text), stopped=True) for text in texts]
+
+    monkeypatch.setattr("evalsvc.evaluator.generate", scripted)
+    config = EvaluationConfig(sampled_probes=2, samples_per_probe=3)
+    signal = judge(make_evaluator(tokenizer, probes[:1], tasks=TASKS[:1], config=config), random_model)[0]
+    assert signal.sampled_score == pytest.approx((2 / 3 + 1) / 2)
+    assert signal.score_variance == pytest.approx((2 / 9 + 0) / 2)
+
+
+def test_fewer_probes_than_sampled_probes_are_all_sampled(random_model, tokenizer, probes):
+    config = EvaluationConfig(sampled_probes=100, samples_per_probe=2, max_new_tokens=4)
+    signals = judge(make_evaluator(tokenizer, probes, config=config), random_model)
+    assert [signal.num_reviewed for signal in signals] == [12, 10, 10, 8]
+
+
+def test_peoples_verdicts_reach_the_signal_of_their_task(random_model, tokenizer, probes, tmp_path):
+    path = tmp_path / "verdicts.jsonl"
+    evaluator = make_evaluator(tokenizer, probes, config=CONFIG.model_copy(update={"human_verdicts": path}))
+    path.write_text('{"task": "spell", "verdict": "rejected"}\n{"task": "spell", "verdict": "accepted"}\nwhat\n')
+    signals = judge(evaluator, random_model)
+    counts = [(signal.num_human_rejected, signal.num_human_reviewed) for signal in signals]
+    assert counts == [(0, 0), (0, 0), (1, 2), (0, 0)]
+    assert [line.line_number for line in evaluator.refused_verdicts] == [3]
+
+
+def test_tasks_that_cannot_be_scored_are_refused_before_the_run(tokenizer, probes):
+    with pytest.raises(DataError, match="'sum' has no probes"):
+        make_evaluator(tokenizer, [[]], tasks=TASKS[:1])
+    with pytest.raises(ConfigError, match="'free' is scored by its output rules and has none"):
+        make_evaluator(tokenizer, probes[:1], tasks=[TaskSpec(name="free", checker=RulesChecker())])
+    with pytest.raises(DataError, match="has none: 'c a t'"):
+        make_evaluator(tokenizer, probes[2:3], tasks=[TaskSpec(name="count", checker=NumericChecker())])
+
+
+def test_answers_longer_than_the_generation_limit_are_noted(tokenizer, probes):
+    assert make_evaluator(tokenizer, probes).notes == ()
+    config = CONFIG.model_copy(update={"max_new_tokens": 8})
+    notes = make_evaluator(tokenizer, probes, config=config).notes
+    assert len(notes) == 1
+    assert "'double': the right answers of 3 of 5 probes are longer than evaluation.max_new_tokens = 8" in notes[0]
+
+
+def test_probes_are_read_from_the_store_task_by_task(tmp_path, probes):
+    for split in ("probe", "test", "train"):
+        rows = {
+            name: [(make_row(name, probe.reference), Encoded(*probe.row)) for probe in own if split == "test"]
+            for name, own in zip("abcd", probes, strict=True)
+        }
+        write_split(tmp_path / f"{split}.arrow", rows)
+    store = TokenStore.open(tmp_path)
+    read = read_probes(store, num_tasks=4, split="test")
+    assert [[probe.reference for probe in own] for own in read] == [[answer for _, answer in own] for own in PAIRS]
+    assert read[1][3].row.input_ids.tolist() == probes[1][3].row.input_ids.tolist()
+    assert read[1][3].row.answer_start == probes[1][3].row.answer_start
+    assert read_probes(store, num_tasks=4, split="probe") == [()] * 4
+
+
+def make_row(task: str, answer: str) -> Row:
+    lineage = dict.fromkeys(("language", "licence", "reviewer", "review_status", "difficulty_factors", "parent_id"))
+    return Row(
+        id="1", task=task, messages=(("user", "?"),), answer=answer, source="s", line=1, content_hash="h", **lineage
+    )

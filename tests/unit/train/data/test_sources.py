@@ -1,0 +1,246 @@
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scheduler.errors import DataError
+from train.config import SourceConfig
+from train.data.sources import SourceRows, read_source
+
+GOOD = {"instruction": "Add.", "input": "1+1", "output": "2"}
+
+
+def read(path: Path, content: str | bytes, **settings: object) -> SourceRows:
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return read_source(SourceConfig.model_validate({"path": path, **settings}))
+
+
+def lines(*records: object) -> str:
+    return "".join(json.dumps(record) + "\n" for record in records)
+
+
+def test_alpaca_prompt_is_instruction_then_input(tmp_path: Path) -> None:
+    record = {**GOOD, "system": "Be brief.", "history": [["hi", "hello"]]}
+    source = read(tmp_path / "add.jsonl", lines(record, {"instruction": "Say yes.", "output": "yes"}))
+    assert source.form == "alpaca"
+    assert source.rows[0].messages == (
+        ("system", "Be brief."),
+        ("user", "hi"),
+        ("assistant", "hello"),
+        ("user", "Add.\n1+1"),
+    )
+    assert source.rows[1].messages == (("user", "Say yes."),)
+    assert [(row.task, row.id, row.line) for row in source.rows] == [("add", "add:1", 1), ("add", "add:2", 2)]
+
+
+def test_an_empty_instruction_leaves_no_blank_line_before_the_input(tmp_path: Path) -> None:
+    (row,) = read(tmp_path / "a.jsonl", lines({**GOOD, "instruction": ""})).rows
+    assert row.messages == (("user", "1+1"),)
+
+
+def test_messages_and_sharegpt_take_the_last_assistant_turn_as_answer(tmp_path: Path) -> None:
+    roles = [("user", "human", "q1"), ("assistant", "gpt", "a1"), ("user", "human", "q2"), ("assistant", "gpt", "a2")]
+    ours = read(tmp_path / "m.jsonl", lines({"messages": [{"role": r, "content": c} for r, _, c in roles]}))
+    theirs = read(tmp_path / "s.jsonl", lines({"conversations": [{"from": f, "value": c} for _, f, c in roles]}))
+    assert (ours.form, theirs.form) == ("messages", "sharegpt")
+    assert ours.rows[0].messages == (("user", "q1"), ("assistant", "a1"), ("user", "q2"))
+    assert ours.rows[0].answer == "a2"
+    assert ours.rows[0].content_hash == theirs.rows[0].content_hash
+
+
+def test_a_tool_call_and_its_observation_are_context(tmp_path: Path) -> None:
+    turns = [
+        ("human", "weather?"),
+        ("function_call", "get()"),
+        ("observation", "sun"),
+        ("gpt", "sunny"),
+        ("human", "ok"),
+    ]
+    (row,) = read(tmp_path / "s.jsonl", lines({"conversations": [{"from": f, "value": v} for f, v in turns]})).rows
+    assert row.messages == (("user", "weather?"), ("assistant", "get()"), ("tool", "sun"))
+    assert row.answer == "sunny"
+
+
+def test_the_same_rows_read_alike_from_every_kind_of_file(tmp_path: Path) -> None:
+    records = [
+        {**GOOD, "language": "en"},
+        {"instruction": 'Quote "x",\nplease', "input": "", "output": "é", "language": "fr"},
+    ]
+    pq.write_table(pa.Table.from_pylist(records), tmp_path / "a.parquet")
+    header = "instruction,input,output,language\n"
+    found = [
+        read(tmp_path / "a.jsonl", lines(*records)),
+        read(tmp_path / "a.json", json.dumps(records, indent=2)),
+        read(tmp_path / "b.json", lines(*records)),
+        read(tmp_path / "a.csv", header + 'Add.,1+1,2,en\n"Quote ""x"",\nplease",,é,fr\n'),
+        read_source(SourceConfig(path=tmp_path / "a.parquet")),
+    ]
+    contents = {tuple((row.content_hash, row.language) for row in source.rows) for source in found}
+    assert len(contents) == 1
+    assert all(not source.refusals for source in found)
+
+
+def test_lines_are_where_the_record_begins(tmp_path: Path) -> None:
+    array = read(tmp_path / "a.json", json.dumps([GOOD, 7, GOOD], indent=1))
+    assert [row.line for row in array.rows] == [2, 8]
+    assert [refusal.line for refusal in array.refusals] == [7]
+    csv = read(tmp_path / "a.csv", 'instruction,output\n"two\nlines",x\nlast,y\n')
+    assert [row.line for row in csv.rows] == [2, 4]
+    jsonl = read(tmp_path / "a.jsonl", "\n" + lines(GOOD) + "\n" + lines(GOOD))
+    assert [row.line for row in jsonl.rows] == [2, 4]
+
+
+def test_columns_are_mapped_and_the_unread_ones_named(tmp_path: Path) -> None:
+    record = {"question": "2+2?", "answer": "4", "id": 17, "license": "MIT", "colour": "red"}
+    source = read(tmp_path / "q.jsonl", lines(record), columns={"instruction": "question", "output": "answer"})
+    (row,) = source.rows
+    assert (row.answer, row.id, row.licence) == ("4", "17", "MIT")
+    assert source.unread_columns == ("colour",)
+
+
+def test_a_column_mapped_elsewhere_loses_its_own_name(tmp_path: Path) -> None:
+    (row,) = read(tmp_path / "q.jsonl", lines(GOOD), columns={"output": "input"}).rows
+    assert (row.messages, row.answer) == ((("user", "Add."),), "1+1")
+
+
+def test_lineage_and_difficulty_are_kept(tmp_path: Path) -> None:
+    lineage = {
+        "reviewer": "ann",
+        "review_status": "approved",
+        "parent_id": "p1",
+        "difficulty_factors": [0, 0.5, 1, 0.25],
+    }
+    (row,) = read(tmp_path / "a.jsonl", lines({**GOOD, **lineage})).rows
+    assert (row.reviewer, row.review_status, row.parent_id) == ("ann", "approved", "p1")
+    assert row.difficulty_factors == (0.0, 0.5, 1.0, 0.25)
+
+
+@pytest.mark.parametrize(
+    ("raw", "rule", "words"),
+    [
+        (b'{"instruction": "a", "output": }', "malformed_json", "Expecting value"),
+        (b"[" * 100_000, "malformed_json", "recursion"),
+        (b'{"instruction": "a", "output": "b\xff"}', "invalid_utf8", "byte 33"),
+        (b'{"instruction": "a\x00", "output": "b"}', "nul_byte", "position"),
+        (rb'{"instruction": "a\u0000", "output": "b"}', "nul_byte", "NUL"),
+        (rb'{"instruction": "a\ud800", "output": "b"}', "invalid_utf8", "UTF-8"),
+        (b'["a", "b"]', "not_an_object", "list"),
+        (
+            b'{"instruction": "a", "answer": "b"}',
+            "missing_column",
+            "no column 'output'; the row has answer, instruction",
+        ),
+        (b'{"instruction": "a", "output": "  "}', "empty_output", "empty"),
+        (b'{"instruction": "", "input": " ", "output": "b"}', "empty_prompt", "empty"),
+        (b'{"instruction": "a", "output": 126}', "non_string", "'output' is 126"),
+        (b'{"instruction": "a", "output": null}', "non_string", "None"),
+        (b'{"instruction": "a", "output": "b", "history": [["q"]]}', "bad_history", "pair"),
+        (b'{"instruction": "a", "output": "b", "difficulty_factors": [1, 2]}', "bad_difficulty", "four"),
+        (b'{"instruction": "a", "output": "b", "difficulty_factors": [1, 2, 3, NaN]}', "bad_difficulty", "finite"),
+    ],
+)
+def test_a_bad_row_is_refused_with_its_line_and_costs_only_itself(
+    tmp_path: Path, raw: bytes, rule: str, words: str
+) -> None:
+    good = lines(GOOD).encode()
+    source = read(tmp_path / "bad.jsonl", good + raw + b"\n" + good)
+    assert [row.line for row in source.rows] == [1, 3]
+    (refusal,) = source.refusals
+    assert (refusal.rule, refusal.line, refusal.source) == (rule, 2, str(tmp_path / "bad.jsonl"))
+    assert words in refusal.reason
+    assert source.num_read == 3
+
+
+@pytest.mark.parametrize(
+    ("turns", "rule"),
+    [
+        ([], "no_answer"),
+        ([{"role": "user", "content": "q"}], "no_answer"),
+        ([{"role": "assistant", "content": "a"}], "no_prompt"),
+        ([{"role": r, "content": "x"} for r in ("user", "assistant", "assistant")], "turn_order"),
+        ([{"role": "oracle", "content": "x"}], "unknown_role"),
+        ([{"role": "user", "content": ["parts"]}], "non_string"),
+        ([{"role": "user"}], "bad_turn"),
+        ("not json", "malformed_json"),
+        (7, "non_list"),
+    ],
+)
+def test_a_broken_conversation_is_refused(tmp_path: Path, turns: object, rule: str) -> None:
+    (refusal,) = read(tmp_path / "m.jsonl", lines({"messages": turns})).refusals
+    assert refusal.rule == rule
+
+
+def test_bad_csv_rows_are_refused(tmp_path: Path) -> None:
+    source = read(tmp_path / "a.csv", b'instruction,output\na,b,c\nd,\xff\ne,f\n"open,g\n')
+    assert [row.answer for row in source.rows] == ["f"]
+    assert [(r.line, r.rule) for r in source.refusals] == [
+        (2, "malformed_csv"),
+        (3, "invalid_utf8"),
+        (5, "malformed_csv"),
+    ]
+
+
+def test_the_task_comes_from_the_setting_the_column_or_the_file_name(tmp_path: Path) -> None:
+    record = lines({**GOOD, "kind": "sum"}, {**GOOD, "kind": ""}, GOOD)
+    assert read(tmp_path / "f.jsonl", record, task="x").rows[0].task == "x"
+    by_column = read(tmp_path / "f.jsonl", record, task_column="kind")
+    assert [row.task for row in by_column.rows] == ["sum"]
+    assert [refusal.rule for refusal in by_column.refusals] == ["unknown_task", "missing_column"]
+
+
+def test_a_task_without_a_card_is_refused_where_cards_are_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "f.jsonl"
+    path.write_text(lines({**GOOD, "kind": "sum"}, {**GOOD, "kind": "sun"}))
+    source = read_source(SourceConfig(path=path, task_column="kind"), known_tasks=frozenset({"sum"}))
+    assert [(r.rule, r.reason) for r in source.refusals] == [("unknown_task", "task 'sun' has no card; known: sum")]
+
+
+def test_max_rows_bounds_what_is_read(tmp_path: Path) -> None:
+    assert read(tmp_path / "a.jsonl", lines(*[GOOD] * 500), max_rows=120).num_read == 120
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "settings", "words"),
+    [
+        ("a.jsonl", "", {}, "holds no rows"),
+        ("a.txt", "x", {}, "'.txt'"),
+        ("a.jsonl", lines({"q": "1", "a": "2"}), {}, "its columns (a, q) are of no known form"),
+        ("a.jsonl", lines(GOOD), {"columns": {"ouput": "output"}}, "'ouput', which is none of ours"),
+        ("a.jsonl", lines(GOOD), {"columns": {"output": "target"}}, "'target', which the file does not have"),
+        ("a.json", '[{"instruction": "a", "output": "b"},\n{"instr', {}, "a.json:2: the JSON array is broken"),
+        ("a.json", '[{"instruction": "a", "output": "b"}\n{}]', {}, "a.json:2: the JSON array has neither"),
+        ("a.parquet", "no parquet", {}, "not readable as Parquet"),
+        ("a.csv", "instruction,output,output\n", {}, "names a column twice"),
+    ],
+)
+def test_a_source_that_cannot_be_read_stops_with_its_path(
+    tmp_path: Path, name: str, content: str, settings: dict[str, object], words: str
+) -> None:
+    with pytest.raises(DataError) as raised:
+        read(tmp_path / name, content, **settings)
+    assert words in str(raised.value)
+    assert name in str(raised.value)
+
+
+def test_a_missing_file_suggests_its_neighbours(tmp_path: Path) -> None:
+    (tmp_path / "algebra.jsonl").write_text(lines(GOOD))
+    with pytest.raises(DataError, match=r"did you mean algebra\.jsonl\?"):
+        read_source(SourceConfig(path=tmp_path / "algebr.jsonl"))
+    with pytest.raises(DataError, match="nor does the folder"):
+        read_source(SourceConfig(path=tmp_path / "nowhere" / "algebra.jsonl"))
+    with pytest.raises(DataError, match=r"is a directory.*algebra\.jsonl"):
+        read_source(SourceConfig(path=tmp_path))
+
+
+@given(st.lists(st.binary(max_size=40).map(lambda raw: raw.replace(b"\n", b" ")), max_size=8))
+def test_no_bytes_crash_the_reader_and_every_line_is_accounted_for(
+    tmp_path_factory: pytest.TempPathFactory, raws: list[bytes]
+) -> None:
+    path = tmp_path_factory.mktemp("fuzz") / "a.jsonl"
+    path.write_bytes(lines(GOOD).encode() + b"".join(raw + b"\n" for raw in raws))
+    source = read_source(SourceConfig(path=path))
+    assert source.num_read == 1 + sum(bool(raw.strip()) for raw in raws)

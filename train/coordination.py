@@ -1,0 +1,61 @@
+"""What the worker loop needs from the outside, as protocols: it knows no actor and no evaluation.
+
+`cluster.coordinator` implements them over Ray; a test may implement them in a few lines.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+
+from scheduler.plan import MixturePlan
+from scheduler.signals import IntervalReport
+
+
+@dataclass(frozen=True, slots=True)
+class PlanAnswer:
+    """The plan for a step, and whether the run should stop there."""
+
+    plan: MixturePlan
+    stop: bool
+
+
+class Coordinator(Protocol):
+    """Rank 0's line to the engine and the evaluation. All calls are made at interval boundaries, but `pulse`."""
+
+    def begin(self, step: int, engine_state: dict[str, Any] | None) -> int:
+        """This worker group starts at `step`; returns the attempt number."""
+        ...
+
+    def plan_for(self, step: int) -> PlanAnswer | None:
+        """The plan for `step` after a bounded wait; None when the engine cannot be reached: keep the old plan."""
+        ...
+
+    def publish(self, *, step: int, attempt: int, plan_version: int, weights: Mapping[str, torch.Tensor]) -> None:
+        """Hand a snapshot of the trainable weights (CPU tensors, owned by the callee) to the evaluation; never blocks."""
+        ...
+
+    def report(self, report: IntervalReport) -> None:
+        """Tell the engine what has been trained."""
+        ...
+
+    def checkpoint(self, step: int) -> dict[str, Any]:
+        """Engine state to store in the checkpoint at `step`."""
+        ...
+
+    def pulse(self, *, step: int, loss: float, samples_per_s: float) -> None:
+        """Say where training is (`loss`: nats per supervised token of a recent micro-batch), for the live view; never blocks."""
+        ...
+
+    def finish(self, *, step: int, reason: str) -> None:
+        """The run ends at `step`; waits, bounded, until the last snapshot has been evaluated."""
+        ...
+
+
+class CoordinatorFactory(Protocol):
+    """Built by the driver, shipped to the workers, opened on rank 0."""
+
+    def open(self) -> Coordinator:
+        """Connect."""
+        ...

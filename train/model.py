@@ -1,0 +1,194 @@
+"""Models: load or build, attach adapters, name what is trained, compute the loss at supervised positions.
+
+The same function builds the model for the workers, the evaluation and the export, so a snapshot of the trainable
+weights is all that has to travel.
+"""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from peft import LoraConfig as PeftLoraConfig
+from peft import PeftModel, get_peft_model
+from torch import nn
+from torch.nn import functional
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from scheduler.errors import ConfigError
+from train.batch import TokenBatch
+from train.config import ModelConfig, PretrainedModel, TinyModel
+
+logger = logging.getLogger(__name__)
+
+
+def training_dtype(config: ModelConfig, device: torch.device) -> torch.dtype:
+    """Dtype of the frozen weights (LoRA) or of the autocast region (all weights trained)."""
+    if isinstance(config, TinyModel) or config.dtype == "float32":
+        return torch.float32
+    if config.dtype == "bfloat16":
+        return torch.bfloat16
+    fast = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    return torch.bfloat16 if fast else torch.float32
+
+
+def load_tokenizer(path: Path | str, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """Load a tokenizer folder or hub id; clear ConfigError when there is none."""
+    _check_local(str(path))
+    try:
+        return AutoTokenizer.from_pretrained(str(path), trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"model.path: no tokenizer can be loaded from {path}: {error}") from error
+
+
+def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Token that fills up short rows. Attention and loss never see it, so any token will do."""
+    token_id = _id(tokenizer.pad_token_id)
+    return 0 if token_id is None else token_id
+
+
+def build_model(
+    config: ModelConfig, tokenizer: PreTrainedTokenizerBase, *, device: torch.device, seed: int
+) -> PreTrainedModel | PeftModel:
+    """Build the model on `device`, adapters attached, trainable parameters in float32.
+
+    Equal arguments give equal weights, on every process.
+    """
+    torch.manual_seed(seed)
+    match config:
+        case TinyModel():
+            return _tiny(config, tokenizer).to(device)  # pyright: ignore[reportArgumentType]
+        case PretrainedModel():
+            return _pretrained(config, device).to(device)  # pyright: ignore[reportArgumentType]
+
+
+def _tiny(config: TinyModel, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=config.hidden_size,
+            intermediate_size=4 * config.hidden_size,
+            num_hidden_layers=config.num_layers,
+            num_attention_heads=config.num_heads,
+            num_key_value_heads=config.num_heads,
+            max_position_embeddings=config.max_position_embeddings,
+            tie_word_embeddings=True,
+            bos_token_id=_id(tokenizer.bos_token_id),
+            eos_token_id=_id(tokenizer.eos_token_id),
+            pad_token_id=_id(tokenizer.pad_token_id),
+        )
+    )
+
+
+def _id(token_id: object) -> int | None:
+    return token_id if isinstance(token_id, int) else None
+
+
+def _pretrained(config: PretrainedModel, device: torch.device) -> PreTrainedModel | PeftModel:
+    dtype = training_dtype(config, device) if config.lora else torch.float32
+    _check_local(config.path)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            config.path, dtype=dtype, use_safetensors=True, trust_remote_code=config.trust_remote_code
+        )
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"model.path: {config.path} cannot be loaded as a causal LM: {error}") from error
+    if config.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    if config.lora is None:
+        return model
+    targets = config.lora.target_modules
+    return get_peft_model(
+        model,
+        PeftLoraConfig(
+            task_type="CAUSAL_LM",
+            r=config.lora.rank,
+            lora_alpha=config.lora.alpha,  # pyright: ignore[reportArgumentType]
+            lora_dropout=config.lora.dropout,
+            target_modules=targets if isinstance(targets, str) else list(targets),
+        ),
+    )
+
+
+def _check_local(path: str) -> None:
+    looks_local = path.startswith((".", "/", "~")) or Path(path).exists()
+    if looks_local and not Path(path).is_dir():
+        raise ConfigError(f"model.path: {path} is not a folder; give a Hugging Face model folder or a hub id")
+
+
+def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Parameters that are trained, by name."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def snapshot(model: nn.Module) -> dict[str, torch.Tensor]:
+    """CPU copy of the trainable parameters, safe to hand to another process while training goes on."""
+    return {name: value.detach().to("cpu", copy=True) for name, value in trainable_parameters(model).items()}
+
+
+def load_snapshot(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
+    """Copy a snapshot into `model`. Raises ValueError when the names differ."""
+    parameters = trainable_parameters(model)
+    if parameters.keys() != weights.keys():
+        different = sorted(parameters.keys() ^ weights.keys())
+        raise ValueError(f"the snapshot is of another model: {len(different)} names differ, first {different[:3]}")
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(weights[name])
+
+
+class SupervisedLoss(nn.Module):
+    """Cross-entropy at supervised positions only; the LM head is applied to those alone where that is exact.
+
+    Models that post-process their logits (soft-capping, scaling) take the full, slower path; which one is chosen once, by
+    comparing both on the first batch.
+    """
+
+    def __init__(self, model: PreTrainedModel | PeftModel) -> None:
+        super().__init__()
+        self.model = model
+        self._sparse_head: bool | None = None
+
+    def forward(self, batch: TokenBatch) -> torch.Tensor:
+        """Loss in nats per supervised token [N], in row-major order of the batch."""
+        if self._sparse_head is None:
+            self._sparse_head = self._sparse_head_is_exact(batch)
+        logits = self._logits(batch, sparse=self._sparse_head)
+        return functional.cross_entropy(logits.float(), batch.labels, reduction="none")
+
+    def _logits(self, batch: TokenBatch, *, sparse: bool) -> torch.Tensor:
+        if not sparse:
+            output = self.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
+            return output.logits.flatten(0, 1)[batch.positions]
+        base = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
+        decoder, head = base.base_model, base.get_output_embeddings()  # pyright: ignore[reportAttributeAccessIssue,reportCallIssue]
+        hidden = decoder(  # pyright: ignore[reportCallIssue]
+            input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
+        ).last_hidden_state
+        return head(hidden.flatten(0, 1)[batch.positions])  # pyright: ignore[reportCallIssue]
+
+    @torch.no_grad()
+    def _sparse_head_is_exact(self, batch: TokenBatch) -> bool:
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            full = self._logits(batch, sparse=False).float()
+            sparse = self._logits(batch, sparse=True).float()
+        except (AttributeError, TypeError):
+            exact = False
+        else:
+            exact = torch.allclose(full, sparse, atol=2e-2 * float(full.abs().max()) + 1e-6)
+        finally:
+            self.model.train(was_training)
+        if not exact:
+            logger.warning(
+                "%s: LM head cannot be applied sparsely; using the slower full path", type(self.model).__name__
+            )
+        return exact

@@ -1,0 +1,21 @@
+"""Learning rate and clipping as functions of the step and the stage."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class StageTraining:
+    """Optimisation settings of one stage. `learning_rate` is the peak; `max_grad_norm` bounds the global 2-norm."""
+
+    learning_rate: float
+    warmup_steps: int
+    max_grad_norm: float
+
+
+def learning_rate(
+    stage: StageTraining, *, step: int, stage_start_step: int, total_steps: int, final_lr_ratio: float
+) -> float:
+    """Rate at `step`: linear warm-up from the stage's first step, under a linear decay over the whole run."""
+    warmup = min(1.0, (step - stage_start_step + 1) / (stage.warmup_steps + 1))
+    decay = 1.0 - (1.0 - final_lr_ratio) * (step / total_steps)
+    return stage.learning_rate * warmup * decay

@@ -1,0 +1,58 @@
+"""Per-task bookkeeping of what this rank trained since the last interval boundary."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from train.stream.mixture import slots_hash
+
+_HASH_MASK = (1 << 63) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Sums over all ranks since the last boundary: loss (nats) and supervised tokens per task, and the sample hash."""
+
+    loss: tuple[float, ...]
+    tokens: tuple[int, ...]
+    sequence_hash: int
+
+
+class Tally:
+    """Sums of one rank; `gather` adds them up over the ranks and starts again."""
+
+    def __init__(self, num_tasks: int, device: torch.device) -> None:
+        self._sums = torch.zeros(2, num_tasks, dtype=torch.float64, device=device)
+        self._hash = 0
+
+    def add_losses(self, *, tasks: np.ndarray, rows: torch.Tensor, losses: torch.Tensor) -> None:
+        """Add the token losses [N] of a micro-batch; `rows` [N] is each token's row, `tasks` [B] each row's task."""
+        of_token = torch.from_numpy(tasks.astype(np.int64)).to(rows.device)[rows]
+        values = losses.detach().double()
+        self._sums[0].index_add_(0, of_token, values)
+        self._sums[1].index_add_(0, of_token, torch.ones_like(values))
+
+    def add_slots(self, *, step: int, slots: Sequence[int], tasks: np.ndarray, rows: np.ndarray) -> None:
+        """Add the samples this rank trained at `step`."""
+        self._hash = (self._hash + slots_hash(step, np.asarray(slots), tasks, rows)) & _HASH_MASK
+
+    def gather(self) -> Totals:
+        """Totals over all ranks, equal on each; resets this rank's sums. One collective."""
+        num_tasks = self._sums.shape[1]
+        packed = torch.zeros(2 * num_tasks + 2, dtype=torch.float64)
+        packed[: 2 * num_tasks] = self._sums.cpu().flatten()
+        packed[-2:] = torch.tensor([self._hash >> 32, self._hash & 0xFFFFFFFF], dtype=torch.float64)
+        if dist.is_initialized():
+            dist.all_reduce(packed)
+        self._sums.zero_()
+        self._hash = 0
+        loss, tokens = packed[:num_tasks], packed[num_tasks : 2 * num_tasks]
+        high, low = (int(value) for value in packed[-2:].tolist())
+        return Totals(
+            loss=tuple(loss.tolist()),
+            tokens=tuple(int(value) for value in tokens.tolist()),
+            sequence_hash=((high << 32) + low) & _HASH_MASK,
+        )
