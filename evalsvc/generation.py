@@ -153,12 +153,10 @@ def _batches(rows: Sequence[EncodedRow], *, batch_size: int, max_answer_tokens: 
 
 def _read_batch(model: Any, rows: Sequence[EncodedRow], pad_id: int) -> list[ProbeResult]:
     batch = collate(rows, pad_id=pad_id, device=model.device)
-    predicts_answer = torch.zeros(batch.input_ids.numel(), dtype=torch.bool, device=model.device)
-    predicts_answer[batch.positions] = True
     logits = model(
         input_ids=batch.input_ids,
         attention_mask=batch.attention_mask,
-        logits_to_keep=predicts_answer.view_as(batch.input_ids),
+        logits_to_keep=batch.predicts_answer,
         use_cache=False,
     ).logits.float()  # [N, V]
     losses = functional.cross_entropy(logits, batch.labels, reduction="none").tolist()

@@ -4,6 +4,7 @@ The same function builds the model for the workers, the evaluation and the expor
 weights is all that has to travel.
 """
 
+import inspect
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -145,50 +146,24 @@ def load_snapshot(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> None
 
 
 class SupervisedLoss(nn.Module):
-    """Cross-entropy at supervised positions only; the LM head is applied to those alone where that is exact.
+    """Cross-entropy at supervised positions only; the LM head is applied to those alone where the model offers that.
 
-    Models that post-process their logits (soft-capping, scaling) take the full, slower path; which one is chosen once, by
-    comparing both on the first batch.
+    A model whose forward has no `logits_to_keep` takes the full, slower path, with a warning.
     """
 
     def __init__(self, model: PreTrainedModel | PeftModel) -> None:
         super().__init__()
         self.model = model
-        self._sparse_head: bool | None = None
+        base = model.get_base_model() if isinstance(model, PeftModel) else model
+        self._head_is_sparse = "logits_to_keep" in inspect.signature(base.forward).parameters
+        if not self._head_is_sparse:
+            logger.warning("%s computes logits at every position: slower, same loss", type(base).__name__)
 
     def forward(self, batch: TokenBatch) -> torch.Tensor:
         """Loss in nats per supervised token [N], in row-major order of the batch."""
-        if self._sparse_head is None:
-            self._sparse_head = self._sparse_head_is_exact(batch)
-        logits = self._logits(batch, sparse=self._sparse_head)
-        return functional.cross_entropy(logits.float(), batch.labels, reduction="none")
-
-    def _logits(self, batch: TokenBatch, *, sparse: bool) -> torch.Tensor:
-        if not sparse:
-            output = self.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
-            return output.logits.flatten(0, 1)[batch.positions]
-        base = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
-        decoder, head = base.base_model, base.get_output_embeddings()  # pyright: ignore[reportAttributeAccessIssue,reportCallIssue]
-        hidden = decoder(  # pyright: ignore[reportCallIssue]
-            input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
-        ).last_hidden_state
-        return head(hidden.flatten(0, 1)[batch.positions])  # pyright: ignore[reportCallIssue]
-
-    @torch.no_grad()
-    def _sparse_head_is_exact(self, batch: TokenBatch) -> bool:
-        was_training = self.model.training
-        self.model.eval()
-        try:
-            full = self._logits(batch, sparse=False).float()
-            sparse = self._logits(batch, sparse=True).float()
-        except (AttributeError, TypeError):
-            exact = False
+        arguments = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "use_cache": False}
+        if self._head_is_sparse:
+            logits = self.model(**arguments, logits_to_keep=batch.predicts_answer).logits
         else:
-            exact = torch.allclose(full, sparse, atol=2e-2 * float(full.abs().max()) + 1e-6)
-        finally:
-            self.model.train(was_training)
-        if not exact:
-            logger.warning(
-                "%s: LM head cannot be applied sparsely; using the slower full path", type(self.model).__name__
-            )
-        return exact
+            logits = self.model(**arguments).logits[batch.predicts_answer]
+        return functional.cross_entropy(logits.float(), batch.labels, reduction="none")

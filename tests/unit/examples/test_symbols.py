@@ -138,7 +138,7 @@ def test_configurations_name_every_task_of_their_variant() -> None:
 def test_every_answer_keeps_the_rules_of_its_card(
     task: SymbolTask, rows_by_task: dict[str, list[dict[str, str]]]
 ) -> None:
-    card = TaskSpec.model_validate({"name": task.name, **_yaml("tasks.yaml")[task.name]})
+    card = TaskSpec.model_validate({"name": task.name, **_yaml("tasks.yaml")["tasks"][task.name]})
     assert [row for row in rows_by_task[task.name] if check_output(card.output_rules, row["output"])] == []
 
 

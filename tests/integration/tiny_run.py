@@ -1,0 +1,97 @@
+"""A small, real run for the integration tests: own JSONL files, a tiny model, real Ray, real processes."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from scheduler.ledger import read_ledger
+from scheduler.records import Record
+
+_PROJECT = Path(__file__).parents[2]
+
+
+def write_tasks(folder: Path, num_rows: int = 160) -> list[Path]:
+    """Three alpaca files a tiny model can learn a little of in seconds."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = random.Random(5)
+    letters = "abcdef"
+    makers = {
+        "copy": lambda word: ("copy", " ".join(word), " ".join(word)),
+        "last": lambda word: ("last letter", " ".join(word), word[-1]),
+        "noise": lambda word: ("guess", " ".join(word), rng.choice(letters)),
+    }
+    paths = []
+    for name, make in makers.items():
+        seen: set[str] = set()
+        path = folder / f"{name}.jsonl"
+        with path.open("w", encoding="utf-8") as file:
+            while len(seen) < num_rows:
+                word = "".join(rng.choice(letters) for _ in range(rng.randint(3, 5)))
+                if word not in seen:
+                    seen.add(word)
+                    instruction, given, output = make(word)
+                    file.write(json.dumps({"instruction": instruction, "input": given, "output": output}) + "\n")
+        paths.append(path)
+    return paths
+
+
+def write_config(folder: Path, extra: str = "") -> Path:
+    """A RunConfig over `write_tasks`, forty steps with an evaluation every ten."""
+    paths = write_tasks(folder / "data")
+    config = folder / "run.yaml"
+    config.write_text(
+        f"""
+model: {{type: tiny, hidden_size: 32, num_layers: 1, num_heads: 2, vocab_size: 300}}
+data: {{sources: [{", ".join(str(path) for path in paths)}], probes_per_task: 16, test_per_task: 8}}
+train: {{steps: 40, global_batch_size: 8, micro_batch_size: 4, learning_rate: 3e-3, checkpoint_every_intervals: 1}}
+mixture: {{interval_steps: 10}}
+evaluation: {{max_new_tokens: 8, sampled_probes: 4}}
+output: {{dir: {folder / "runs"}}}
+{extra}
+""",
+        encoding="utf-8",
+    )
+    return config
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A command that has ended: its exit code, what it printed, and the run's directory."""
+
+    code: int
+    output: str
+    root: Path
+
+    @property
+    def records(self) -> list[Record]:
+        """The run's ledger."""
+        return list(read_ledger(self.root))
+
+
+def command(*arguments: str) -> list[str]:
+    """The real command line."""
+    return [sys.executable, "-m", "cluster", *arguments]
+
+
+def environment() -> dict[str, str]:
+    """This process's environment, with the project importable and no compute threads to spare."""
+    return {**os.environ, "PYTHONPATH": str(_PROJECT), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+
+
+def run(folder: Path, name: str, *arguments: str, extra: str = "") -> Finished:
+    """Run `taskheat run` to its end under `name`."""
+    config = write_config(folder, extra)
+    done = subprocess.run(
+        command("run", str(config), f"output.name={name}", *arguments),
+        capture_output=True,
+        text=True,
+        timeout=280,
+        env=environment(),
+        cwd=folder,
+        check=False,
+    )
+    return Finished(done.returncode, done.stdout + done.stderr, folder / "runs" / name)
