@@ -1,21 +1,20 @@
 """`taskheat replay`: the ledger alone reproduces every plan and every sample that was trained.
 
-Plans are recomputed from the recorded signals and compared bit for bit. The sample sequence is recomputed from seed, pool
-sizes and plans, and its running hash compared with the one gathered from what the ranks really trained: a lost, repeated
-or swapped sample changes it.
+Plans are recomputed from the recorded signals and compared bit for bit. The sample sequence is recomputed from seed,
+pool sizes and plans, and its running hash compared with the one gathered from what the ranks really trained: a lost,
+repeated or swapped sample changes it.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from evalsvc.report.history import RunHistory
 from scheduler.errors import ReplayMismatchError
 from scheduler.keeper import replay
 from scheduler.ledger import read_ledger
-from scheduler.plan import MixturePlan
-from scheduler.records import AttemptRecord, DecisionRecord, IntervalRecord, Record, RunRecord
+from scheduler.records import DecisionRecord
 from scheduler.setup import EngineSetup
 from scheduler.signals import IntervalReport
 from train.stream.mixture import MixtureStream, sequence_hash
@@ -38,8 +37,8 @@ class Audit:
         total = sum(self.num_samples)
         return (
             f"{self.num_decisions} plans recomputed from the ledger: all identical\n"
-            f"{self.num_steps} steps, {total} samples recomputed from seed and plans, over {self.num_attempts} start(s) of "
-            "the workers: 0 lost, 0 repeated within an epoch\n"
+            f"{self.num_steps} steps, {total} samples recomputed from seed and plans, over {self.num_attempts} "
+            "start(s) of the workers: 0 lost, 0 repeated within an epoch\n"
             + "\n".join(
                 f"  {name}: {count} samples, {epochs:.2f} epochs"
                 for name, count, epochs in zip(self.task_names, self.num_samples, self.epochs, strict=True)
@@ -56,39 +55,24 @@ def audit(path: Path) -> Audit:
     """
     records = list(read_ledger(path))
     setup = replay(records).setup
-    reports, plans = surviving_path(records)
+    history = RunHistory()
+    for record in records:
+        history.observe(record)
     stream = MixtureStream(num_rows=setup.num_rows, batch_size=setup.global_batch_size, seed=setup.seed)
     running = 0
-    for report in reports:
-        while stream.step < report.step:
+    for boundary in history.boundaries:
+        while stream.step < boundary.report.step:
             running = (running + sequence_hash(stream.next_batch())) & _HASH_MASK
-        _compare(setup, report, stream, running)
-        stream.set_weights(np.array(plans[report.plan_version].weights))
+        _compare(setup, boundary.report, stream, running)
+        stream.set_weights(np.array(boundary.plan.weights))
     return Audit(
         num_decisions=sum(isinstance(record, DecisionRecord) for record in records),
-        num_attempts=sum(isinstance(record, AttemptRecord) for record in records),
+        num_attempts=len(history.attempts),
         num_steps=stream.step,
         num_samples=tuple(stream.num_samples.tolist()),
         epochs=tuple(count / rows for count, rows in zip(stream.num_samples.tolist(), setup.num_rows, strict=True)),
         task_names=tuple(task.name for task in setup.tasks),
     )
-
-
-def surviving_path(records: Sequence[Record]) -> tuple[list[IntervalReport], dict[int, MixturePlan]]:
-    """Interval reports that no restart undid, and the newest plan of each version."""
-    reports: list[IntervalReport] = []
-    plans: dict[int, MixturePlan] = {}
-    for record in records:
-        match record:
-            case RunRecord(plan=plan) | DecisionRecord(plan=plan):
-                plans[plan.version] = plan
-            case AttemptRecord(step=step):
-                reports = [report for report in reports if report.step <= step] if step > 0 else []
-            case IntervalRecord(report=report):
-                reports.append(report)
-            case _:
-                pass
-    return reports, plans
 
 
 def _compare(setup: EngineSetup, report: IntervalReport, stream: MixtureStream, running: int) -> None:

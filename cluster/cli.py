@@ -1,8 +1,10 @@
 """The command line: `taskheat COMMAND`, also `python -m cluster COMMAND`.
 
-Exit codes: 0 success, 2 the user must change something (one message says what), 1 the run failed, 130 interrupted twice.
+Exit codes: 0 success, 2 the user must change something (one message says what), 1 the run failed, 130 interrupted
+twice.
 """
 
+import re
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -37,12 +39,14 @@ def main() -> None:
 def run(arguments: tuple[str, ...], launch: Path | None, resume: Path | None, dry_run: bool) -> None:
     """Train in two stages, measure every task as it goes, re-weight, report."""
     from cluster.config import LaunchConfig, RunConfig
-    from cluster.run import resume_run, start_run
-    from cluster.yaml_config import dump_config, load_config
+    from cluster.preflight import check_files
+    from cluster.settings import dump_config, load_config
 
     if resume is not None:
         if arguments or launch:
             raise click.UsageError("--resume takes the run's own configuration; give no files or overrides with it")
+        from cluster.run import resume_run
+
         resume_run(resume)
         return
     files = [Path(argument) for argument in arguments if "=" not in argument]
@@ -54,13 +58,22 @@ def run(arguments: tuple[str, ...], launch: Path | None, resume: Path | None, dr
     config = load_config(RunConfig, files=files, overrides=ours)
     launch_config = load_config(LaunchConfig, files=[launch] if launch else [], overrides=theirs)
     if config.output.name is None:
-        name = f"{files[0].absolute().parent.name}-{datetime.now():%Y%m%d-%H%M%S}"
-        output = config.output.model_copy(update={"name": name})
+        output = config.output.model_copy(update={"name": _run_name(files[0])})
         config = config.model_copy(update={"output": output})
     if dry_run:
         click.echo(f"# RunConfig\n{dump_config(config)}\n# LaunchConfig\n{dump_config(launch_config)}", nl=False)
         return
+    check_files(config)
+
+    from cluster.run import start_run
+
     start_run(config, launch_config)
+
+
+def _run_name(config_file: Path) -> str:
+    """Folder of the config and the time, in the characters that `output.name` allows."""
+    folder = re.sub(r"[^A-Za-z0-9._-]+", "-", config_file.absolute().parent.name).lstrip("-._")
+    return f"{folder or 'run'}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
 @main.command()

@@ -39,7 +39,7 @@ class StageConfig(ConfigModel):
 
 
 class OutputConfig(ConfigModel):
-    """Where runs are kept. A run's directory is `dir/name`; without a name it is made from the config's file and the time."""
+    """Where runs are kept: in `dir/name`; without a name it is made from the config's folder and the time."""
 
     dir: Path = Path("runs")
     name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -50,7 +50,7 @@ class RunConfig(ConfigModel):
 
     model: ModelConfig
     data: DataConfig
-    tasks: dict[str, TaskCard] = {}
+    tasks: dict[str, TaskCard] = Field(default_factory=dict)
     train: TrainConfig = TrainConfig()
     stages: tuple[StageConfig, ...] = Field(
         default=(StageConfig(name="instruction", until=CapabilityBoundary()), StageConfig(name="tasks")),
@@ -88,8 +88,8 @@ class LaunchConfig(ConfigModel):
     """Where to run.
 
     `address: null` starts Ray on this machine; otherwise the address of a cluster ("auto": the one this machine is in).
-    `num_workers: null` means one per GPU, or two on CPUs. A storage path that every node can read and write is needed on
-    a cluster of several machines: `output.dir` must lie on it.
+    `num_workers: null` means one per GPU, or up to two on CPUs. On a cluster of several machines `output.dir` must lie
+    on storage that every node can read and write.
     """
 
     address: str | None = None
@@ -102,3 +102,11 @@ class LaunchConfig(ConfigModel):
     worker_start_timeout_s: float = Field(default=120.0, gt=0)
     dashboard: bool = False
     log_level: Literal["debug", "info", "warning", "error"] = "warning"
+
+    @model_validator(mode="after")
+    def _gpus_are_a_part_or_whole(self) -> "LaunchConfig":
+        for name in ("gpus_per_worker", "evaluation_gpus"):
+            number = getattr(self, name)
+            if number is not None and number > 1 and number != int(number):
+                raise ValueError(f"{name} {number:g}: more than one GPU must be a whole number of them")
+        return self

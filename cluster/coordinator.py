@@ -1,7 +1,7 @@
 """Rank 0's line to the engine and evaluation actors, over Ray. Implements `train.coordination.Coordinator`.
 
-Actors are looked up by name: a handle in a constructor would not survive restarts. Losing an actor never stops training:
-the old plan is kept, the snapshot is dropped, and the ledger says so as soon as the engine is back.
+Actors are looked up by name: a handle in a constructor would not survive restarts. Losing an actor never stops
+training: the old plan is kept, the snapshot is dropped, and the ledger says so as soon as the engine is back.
 """
 
 import logging

@@ -50,7 +50,6 @@ class Outcome:
     worker: WorkerResult
     num_workers: int
     test: list[FinalScore] | None
-    notes: tuple[str, ...]
     wall_s: dict[str, float] = field(default_factory=dict)
 
 
@@ -113,7 +112,6 @@ class Driver:
         """
         started = time.perf_counter()
         engine, evaluator = self._start_actors()
-        notes = tuple(ray.get(evaluator.notes.remote()))
         self.directory.update_manifest(status="running", num_workers=self.placement.num_workers)
         actors_s = time.perf_counter() - started
         result = self._fit(engine, view)
@@ -130,13 +128,12 @@ class Driver:
             worker=result,
             num_workers=self.placement.num_workers,
             test=test,
-            notes=notes,
             wall_s={name: round(seconds, 2) for name, seconds in wall.items()},
         )
 
     def _start_actors(self) -> tuple[Any, Any]:
         setup, prepared = self.inputs.engine, self.inputs.prepared
-        engine = HeatEngineActor.options(name=self.engine_name, namespace=self.namespace).remote(
+        engine: Any = HeatEngineActor.options(name=self.engine_name, namespace=self.namespace).remote(
             setup.model_dump_json(), str(self.directory.ledger)
         )
         ray.get(engine.ready.remote())
@@ -151,14 +148,13 @@ class Driver:
             namespace=self.namespace,
         )
         evaluation = self.placement.evaluation
-        evaluator = EvaluationActor.options(
+        evaluator: Any = EvaluationActor.options(
             name=self.evaluator_name,
             namespace=self.namespace,
             num_cpus=evaluation["CPU"],
             num_gpus=evaluation.get("GPU", 0),
             runtime_env={"env_vars": {"OMP_NUM_THREADS": str(threads_of(evaluation))}},
         ).remote(job)
-        ray.get(evaluator.ready.remote())
         return engine, evaluator
 
     def _trainer(self) -> TorchTrainer:

@@ -19,7 +19,7 @@ from train.config import PretrainedModel
 def conclude(config: RunConfig, directory: RunDirectory, inputs: Inputs, outcome: Outcome) -> Report:
     """Write everything a finished run leaves behind; returns its report."""
     facts = _facts(config, directory, inputs, outcome)
-    directory.update_manifest(status="finished", step=outcome.worker.step, notes=outcome.notes, facts=asdict(facts))
+    directory.update_manifest(status="finished", step=outcome.worker.step, notes=inputs.notes, facts=asdict(facts))
     return write_reports(directory)
 
 

@@ -7,11 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster.config import LaunchConfig
+from cluster.config import LaunchConfig, RunConfig
 from scheduler.errors import ConfigError, ResourceError
 from train.config import ModelConfig, PretrainedModel
+from train.data.files import read_records
 
 _PACKAGES = ("scheduler", "train", "evalsvc", "cluster")
+_ROUNDING = 1e-6
+"""Ray counts resources in ten-thousandths; sums of floats stray by less than this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,18 @@ def check_packages() -> None:
             )
 
 
+def check_files(config: RunConfig) -> None:
+    """Refuse a model or a source that is not there, before the seconds that importing torch and Ray take.
+
+    Raises:
+        ConfigError: The model's folder cannot be loaded.
+        DataError: A source does not exist or is of an unknown extension.
+    """
+    check_model(config.model)
+    for source in config.data.sources:
+        read_records(source.path)  # looks at the path now, and at the rows only when iterated
+
+
 def check_model(config: ModelConfig) -> None:
     """Refuse a local model folder that cannot be loaded, before any process is started for it."""
     if not isinstance(config, PretrainedModel):
@@ -63,19 +78,20 @@ def check_model(config: ModelConfig) -> None:
 
 
 def place(launch: LaunchConfig, cluster: Mapping[str, float]) -> Placement:
-    """Resolve "as many as there are" against the cluster's resources."""
+    """Resolve what the launch leaves open against the cluster's resources: a worker per GPU, or up to two on CPUs."""
     num_gpus = int(cluster.get("GPU", 0))
-    has_gpu = num_gpus > 0 and launch.gpus_per_worker != 0
-    num_workers = launch.num_workers or (num_gpus if has_gpu else min(2, max(1, int(cluster.get("CPU", 1)))))
     worker = {"CPU": launch.cpus_per_worker}
     evaluation = {"CPU": launch.evaluation_cpus}
-    if has_gpu:
+    if num_gpus > 0 and launch.gpus_per_worker != 0:
         worker["GPU"] = 0.75 if launch.gpus_per_worker is None else launch.gpus_per_worker
         evaluation["GPU"] = 0.25 if launch.evaluation_gpus is None else launch.evaluation_gpus
-    elif launch.gpus_per_worker or launch.evaluation_gpus:
-        worker["GPU"] = launch.gpus_per_worker or 0.0
-        evaluation["GPU"] = launch.evaluation_gpus or 0.0
-    return Placement(num_workers=num_workers, worker=worker, evaluation=evaluation)
+        as_many = int(num_gpus / max(1.0, worker["GPU"]))
+    else:
+        if launch.gpus_per_worker or launch.evaluation_gpus:
+            worker["GPU"] = launch.gpus_per_worker or 0.0
+            evaluation["GPU"] = launch.evaluation_gpus or 0.0
+        as_many = min(2, int((cluster.get("CPU", 0) - launch.evaluation_cpus) / launch.cpus_per_worker))
+    return Placement(num_workers=launch.num_workers or max(1, as_many), worker=worker, evaluation=evaluation)
 
 
 def check_resources(placement: Placement, *, available: Mapping[str, float], cluster: Mapping[str, float]) -> None:
@@ -86,13 +102,16 @@ def check_resources(placement: Placement, *, available: Mapping[str, float], clu
     """
     for kind, needed in sorted(placement.total().items()):
         free = available.get(kind, 0.0)
-        if needed > free + 1e-6:
-            raise ResourceError(
-                f"not enough free resources: {placement.num_workers} workers x {placement.worker.get(kind, 0):g} {kind} "
-                f"+ evaluation {placement.evaluation.get(kind, 0):g} {kind} = {needed:g} {kind}, but {free:g} of the "
-                f"cluster's {cluster.get(kind, 0):g} are free ({needed - free:g} missing); lower launch.num_workers or "
-                f"launch.{'cpus' if kind == 'CPU' else 'gpus'}_per_worker, or wait for other jobs to end"
-            )
+        if needed <= free + _ROUNDING:
+            continue
+        worker, evaluation = placement.worker.get(kind, 0.0), placement.evaluation.get(kind, 0.0)
+        settings = ["num_workers", f"{kind.lower()}s_per_worker"] + [f"evaluation_{kind.lower()}s"] * (evaluation > 0)
+        raise ResourceError(
+            f"not enough free resources: {placement.num_workers} workers x {worker:g} {kind} + evaluation "
+            f"{evaluation:g} {kind} = {needed:g} {kind}, but {free:g} of the cluster's {cluster.get(kind, 0):g} are "
+            f"free ({needed - free:g} missing); lower {' or '.join(f'launch.{name}' for name in settings)}, "
+            "or wait for other jobs to end"
+        )
 
 
 def threads_of(resources: Mapping[str, float]) -> int:

@@ -42,6 +42,8 @@ def _train(config: RunConfig, launch: LaunchConfig, directory: RunDirectory) -> 
     console.print(f"run [bold]{directory.root.name}[/bold] in {directory.root}")
     inputs = gather_inputs(config)
     console.print(str(inputs.prepared.summary), markup=False, highlight=False)
+    for note in inputs.notes:
+        console.print(f"note: {note}", markup=False, highlight=False)
     directory.keep_quarantine(inputs.prepared.path)
     namespace = f"taskheat-{directory.root.name}-{uuid.uuid4().hex[:8]}"
     with ray_cluster(launch, namespace):

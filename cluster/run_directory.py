@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.config import LaunchConfig, RunConfig
-from cluster.yaml_config import dump_config, load_config
+from cluster.settings import dump_config, load_config
 from scheduler.errors import RunDirectoryError
 from scheduler.ledger import LEDGER_FILE
 from train.config import PretrainedModel
@@ -74,7 +74,7 @@ class RunDirectory:
         """
         assert config.output.name is not None, "the command line names every run"
         root = config.output.dir / config.output.name
-        if root.exists() and any(root.iterdir()):
+        if root.is_file() or (root.is_dir() and any(root.iterdir())):
             raise RunDirectoryError(_already_there(root))
         directory = cls(root)
         try:
@@ -82,13 +82,15 @@ class RunDirectory:
             directory.config.write_text(dump_config(config), encoding="utf-8")
             directory.launch.write_text(dump_config(launch), encoding="utf-8")
         except OSError as error:
-            raise RunDirectoryError(f"output.dir: {root} cannot be written: {error}") from error
+            raise RunDirectoryError(
+                f"output.dir: {root} cannot be written ({error.strerror}); make it writable, or choose another"
+            ) from error
         directory.update_manifest(
             name=config.output.name,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             status="starting",
             python=platform.python_version(),
-            versions={name: importlib.metadata.version(name) for name in _VERSIONED},
+            versions={name: _version(name) for name in _VERSIONED},
         )
         return directory
 
@@ -101,15 +103,29 @@ class RunDirectory:
         """
         directory = cls(root.absolute())
         if not directory.manifest.is_file() or not directory.config.is_file():
-            raise RunDirectoryError(f"{root} is not the directory of a run (no manifest.json and config.yaml in it)")
-        if directory.read_manifest()["status"] == "finished":
-            raise RunDirectoryError(f"{root}: this run has finished; there is nothing to resume")
+            raise RunDirectoryError(
+                f"{root} is not the directory of a run (no manifest.json and config.yaml in it); "
+                "give output.dir/output.name of the run to go on with"
+            )
+        if directory.read_manifest().get("status") == "finished":
+            raise RunDirectoryError(
+                f"{root}: this run has finished, so there is nothing to resume; its result is described in report.html"
+            )
         config = load_config(RunConfig, files=[directory.config])
         return directory, config, load_config(LaunchConfig, files=[directory.launch])
 
     def read_manifest(self) -> dict[str, Any]:
-        """What the manifest says so far."""
-        return json.loads(self.manifest.read_text(encoding="utf-8")) if self.manifest.is_file() else {}
+        """What the manifest says so far; nothing if there is none.
+
+        Raises:
+            RunDirectoryError: The manifest is damaged.
+        """
+        try:
+            return json.loads(self.manifest.read_text(encoding="utf-8")) if self.manifest.is_file() else {}
+        except ValueError as error:
+            raise RunDirectoryError(
+                f"{self.manifest} is not JSON ({error}); mend it, or choose another output.name"
+            ) from error
 
     def update_manifest(self, **fields: Any) -> None:
         """Add or replace fields; the file is replaced as a whole."""
@@ -122,17 +138,25 @@ class RunDirectory:
         shutil.copyfile(prepared / "quarantine.parquet", self.root / "quarantine.parquet")
 
     def discard(self) -> None:
-        """Remove a directory whose run never began (its data was refused); what explains the refusal stays."""
+        """Remove a directory whose run never began, so that the name is free again; one with a ledger stays."""
         if not self.ledger.exists():
             shutil.rmtree(self.root, ignore_errors=True)
 
 
 def _already_there(root: Path) -> str:
-    manifest = root / "manifest.json"
-    if not manifest.is_file():
+    manifest = RunDirectory(root).read_manifest()
+    if not manifest:
         return f"output.name: {root} exists and is not the directory of a run; choose another output.name"
-    status = json.loads(manifest.read_text(encoding="utf-8")).get("status", "unknown")
+    status = manifest.get("status", "unknown")
     remedy = "choose another output.name"
     if status != "finished":
         remedy += f", or go on with it: taskheat run --resume {root}"
     return f"output.name: {root} already holds another run (status: {status}); {remedy}"
+
+
+def _version(distribution: str) -> str:
+    """Its installed version; the project itself need not be installed where a cluster was handed its source."""
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"

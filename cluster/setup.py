@@ -7,13 +7,16 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from cluster.config import RunConfig
-from cluster.yaml_config import load_config
+from cluster.settings import load_config
+from evalsvc.evaluator import make_evaluator
+from evalsvc.human_verdicts import check_verdicts
 from scheduler.config_model import ConfigModel
 from scheduler.engine import HeatEngine
 from scheduler.setup import EngineSetup
 from scheduler.task import TaskCard, TaskSpec
 from train.config import TinyModel
 from train.data.prepare import Prepared, prepare
+from train.data.store import TokenStore
 from train.model import load_tokenizer
 from train.tokenizer import train_byte_tokenizer
 
@@ -28,11 +31,15 @@ class TasksFile(ConfigModel):
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """What a run is made of, once its data is prepared. `tasks` is in the order of every per-task array."""
+    """What a run is made of, once its data is prepared.
+
+    `tasks` is in the order of every per-task array; `notes` are what a reader of the scores must know about the probes.
+    """
 
     prepared: Prepared
     tasks: tuple[TaskSpec, ...]
     engine: EngineSetup
+    notes: tuple[str, ...]
 
 
 def task_cards(config: RunConfig) -> dict[str, TaskSpec]:
@@ -73,7 +80,16 @@ def gather_inputs(config: RunConfig) -> Inputs:
         stage_policies=(first.policy or config.mixture.policy, last.policy or config.mixture.policy),
     )
     HeatEngine(engine)
-    return Inputs(prepared=prepared, tasks=tasks, engine=engine)
+    return Inputs(prepared=prepared, tasks=tasks, engine=engine, notes=_check_evaluation(config, prepared, tasks))
+
+
+def _check_evaluation(config: RunConfig, prepared: Prepared, tasks: tuple[TaskSpec, ...]) -> tuple[str, ...]:
+    """Refuse probes that cannot be scored and verdicts that cannot be read, before any process is started for them."""
+    names = [task.name for task in tasks]
+    if config.evaluation.human_verdicts is not None and config.evaluation.human_verdicts.exists():
+        check_verdicts(config.evaluation.human_verdicts, names)
+    store = TokenStore.open(prepared.store_path)
+    return make_evaluator(prepared.tokenizer, store, tasks=tasks, config=config.evaluation, seed=config.seed).notes
 
 
 def _tokenizer(config: RunConfig, texts: Iterator[str]) -> PreTrainedTokenizerBase:

@@ -16,14 +16,16 @@ _POLL_S = 0.3
 
 
 def watch(engine: Any, view: RunView, *, is_done: Callable[[], bool], stop: threading.Event) -> None:
-    """Feed `view` until `is_done`; a set `stop` asks the workers, once, to end at the next boundary."""
-    seen, asked = 0, False
+    """Feed `view` until `is_done`; a set `stop` asks the workers to end at the next boundary.
+
+    It asks at every poll: an engine that died in between has forgotten.
+    """
+    seen = 0
     while True:
         finished = is_done()
-        if stop.is_set() and not asked:
+        if stop.is_set():
             with contextlib.suppress(RayActorError, GetTimeoutError):
                 ray.get(engine.request_stop.remote(), timeout=5)
-                asked = True
         with contextlib.suppress(RayActorError, GetTimeoutError):
             lines, pulse = ray.get(engine.watch.remote(seen), timeout=5)
             seen += len(lines)

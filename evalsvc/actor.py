@@ -12,12 +12,11 @@ import ray
 import torch
 
 from evalsvc.config import EvaluationConfig
-from evalsvc.evaluator import Evaluator, FinalScore, read_probes
+from evalsvc.evaluator import FinalScore, make_evaluator, read_probes
 from scheduler.task import TaskSpec
 from train.config import ModelConfig
 from train.data.store import TokenStore
-from train.model import build_model, load_snapshot, load_tokenizer, pad_id
-from train.tokenizer import stop_id
+from train.model import build_model, load_snapshot, load_tokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +44,7 @@ class EvaluationActor:
         tokenizer = load_tokenizer(job.tokenizer)
         self._num_tasks = len(job.tasks)
         self._model = build_model(job.model, tokenizer, device=self._device, seed=job.seed).eval()
-        self._evaluator = Evaluator(
-            tokenizer=tokenizer,
-            stop_id=stop_id(tokenizer),
-            pad_id=pad_id(tokenizer),
-            tasks=job.tasks,
-            probes=read_probes(self._store, num_tasks=self._num_tasks, split="probe"),
-            config=job.evaluation,
-            seed=job.seed,
-        )
+        self._evaluator = make_evaluator(tokenizer, self._store, tasks=job.tasks, config=job.evaluation, seed=job.seed)
         self._engine = ray.get_actor(job.engine_name, namespace=job.namespace)
         self._step = -1
         if ray.get_runtime_context().was_current_actor_reconstructed:
@@ -75,11 +66,3 @@ class EvaluationActor:
             return None
         rows = read_probes(self._store, num_tasks=self._num_tasks, split="test")
         return self._evaluator.final_test(self._model, rows)
-
-    def notes(self) -> tuple[str, ...]:
-        """What a reader of the results must know about the probes; answers once the actor is ready."""
-        return self._evaluator.notes
-
-    def ready(self) -> int:
-        """Process id, once the model is built."""
-        return os.getpid()

@@ -31,6 +31,8 @@ from scheduler.signals import TaskSignal
 from scheduler.task import ExactChecker, NumericChecker, RulesChecker, TaskSpec
 from train.data.split import SplitName
 from train.data.store import EncodedRow, TokenStore
+from train.model import pad_id
+from train.tokenizer import stop_id
 
 
 class Probe(NamedTuple):
@@ -217,6 +219,26 @@ class Evaluator:
         )
         assert isinstance(text, str)
         return text
+
+
+def make_evaluator(
+    tokenizer: PreTrainedTokenizerBase,
+    store: TokenStore,
+    *,
+    tasks: Sequence[TaskSpec],
+    config: EvaluationConfig,
+    seed: int,
+) -> Evaluator:
+    """The evaluator of a run, on the probes of its prepared data. Raises as `Evaluator` does."""
+    return Evaluator(
+        tokenizer=tokenizer,
+        stop_id=stop_id(tokenizer),
+        pad_id=pad_id(tokenizer),
+        tasks=tasks,
+        probes=read_probes(store, num_tasks=len(tasks), split="probe"),
+        config=config,
+        seed=seed,
+    )
 
 
 def _check_scorable(spec: TaskSpec, probes: Sequence[Probe]) -> None:

@@ -8,13 +8,14 @@ Equal calls give equal plans, bit for bit: that is what makes the ledger replaya
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scheduler.errors import StateError
+from scheduler.evaluation import Evaluation
 from scheduler.explain import sentences
 from scheduler.guards import Guarded, GuardFacts, Guards
 from scheduler.heat import HeatTracker
@@ -23,10 +24,19 @@ from scheduler.policies import Evidence, Hold, Target, decide
 from scheduler.prior import prior_weights
 from scheduler.records import DecisionRecord, StageRecord, TaskDecision
 from scheduler.setup import EngineSetup
-from scheduler.signals import IntervalReport, TaskSignal
+from scheduler.signals import IntervalReport, TaskSignal, shown
 from scheduler.stages import StageMachine, Transition
 
 _STATE_KEYS = {"heat", "stages", "plan", "pending", "served", "served_step"}
+
+
+@dataclass(frozen=True, slots=True)
+class Weighing:
+    """The numeric result of a decision: bounded weights, why the policy kept the old ones if it did, a new stage."""
+
+    guarded: Guarded
+    held: str | None
+    transition: Transition | None
 
 
 class HeatEngine:
@@ -41,18 +51,18 @@ class HeatEngine:
             config=setup.mixture.heat, target_scores=np.array([task.target_score for task in setup.tasks])
         )
         self.stages = StageMachine(setup)
+        self._num_rows = np.array(setup.num_rows, dtype=np.float64)
+        self.served = np.zeros(len(setup.tasks))
+        self.served_step = 0
         self.plan = MixturePlan(
             version=0,
             source_step=-1,
             effective_from_step=0,
             stage=1,
             stage_start_step=0,
-            weights=tuple(self.guards.initial().tolist()),
+            weights=tuple(self.guards.initial(self._epochs_left(self.prior, effective_step=0)).tolist()),
         )
-        self.served = np.zeros(len(setup.tasks))
-        self.served_step = 0
-        self._pending: dict[int, dict[int, TaskSignal]] = {}
-        self._is_core = np.array([task.tier == "core" for task in setup.tasks])
+        self._pending: dict[int, Evaluation] = {}
         self._is_long_tail = np.array([task.tier == "long_tail" for task in setup.tasks])
 
     def observe(self, signal: TaskSignal) -> str | None:
@@ -61,58 +71,78 @@ class HeatEngine:
         if fault is not None:
             return fault
         if signal.task not in self.index_of:
-            return f"{signal.task!r} is not a task of this run"
+            return f"{shown(signal.task)} is not a task of this run"
         if signal.step <= self.plan.source_step:
             return f"late: the evaluation at step {self.plan.source_step} has already been decided on"
         if signal.step > self.setup.total_steps:
             return f"step {signal.step} lies beyond the run's {self.setup.total_steps} steps"
-        evaluation = self._pending.setdefault(signal.step, {})
         index = self.index_of[signal.task]
-        if index in evaluation:
-            return "" if evaluation[index] == signal else "a different signal for this task and step came before"
-        evaluation[index] = signal
+        earlier = self._buffer(signal.step).signals.get(index)
+        if earlier is not None:
+            return "" if earlier == signal else "a different signal for this task and step came before"
+        self._buffer(signal.step).add(index, signal)
         return None
 
+    def _buffer(self, step: int) -> Evaluation:
+        if step not in self._pending:
+            self._pending[step] = Evaluation(len(self.setup.tasks))
+        return self._pending[step]
+
     def observe_interval(self, report: IntervalReport) -> None:
-        """Remember what has been served, for the epoch cap."""
+        """Remember what has been served, for the epoch cap. Raises StateError for another number of tasks."""
+        if len(report.num_samples) != len(self.served):
+            raise StateError(f"the report is on {len(report.num_samples)} tasks; this run has {len(self.served)}")
         self.served = np.array(report.num_samples, dtype=np.float64)
         self.served_step = report.step
 
     def decide(self, source_step: int) -> tuple[DecisionRecord, StageRecord | None]:
         """Decide on the evaluation at `source_step`; signals of older, undecided evaluations are dropped with it."""
         before = self.plan
-        lag = self.setup.interval_steps if self.setup.mode == "lag1" else 0
-        effective_step = source_step + lag
-        signals = self._pending.get(source_step, {})
-        self._pending = {step: rest for step, rest in self._pending.items() if step > source_step}
-        self.heat.update(signals, served=self.served, overfit_tolerance=self.guards.config.overfit_tolerance)
-        transition = self._stage_transition(effective_step)
-        policy = self.setup.stage_policies[self.stages.stage - 1]
-        outcome = decide(policy, self._evidence(len(signals)))
-        facts = self._facts(effective_step)
-        match outcome:
-            case Target(logits=logits):
-                guarded, held = self.guards.apply(logits, facts), None
-            case Hold(reason=reason):
-                guarded, held = Guarded(facts.previous, facts.previous, ("",) * len(facts.previous)), reason
+        weighing = self.weigh(source_step)
         self.plan = MixturePlan(
             version=before.version + 1,
             source_step=source_step,
-            effective_from_step=effective_step,
+            effective_from_step=self.effective_step(source_step),
             stage=self.stages.stage,
             stage_start_step=self.stages.stage_start_step,
-            weights=tuple(guarded.weights.tolist()),
+            weights=tuple(weighing.guarded.weights.tolist()),
         )
-        tasks = self._task_decisions(before, guarded)
-        record = DecisionRecord(plan=self.plan, tasks=tasks, held=held, sentences=sentences(tasks, held=held))
-        return record, self._stage_record(transition)
+        tasks = self._task_decisions(before, weighing.guarded)
+        words = sentences(tasks, held=weighing.held)
+        record = DecisionRecord(plan=self.plan, tasks=tasks, held=weighing.held, sentences=words)
+        return record, self._stage_record(weighing.transition)
 
-    def _stage_transition(self, effective_step: int) -> Transition | None:
-        measured = self.heat.measured_once
+    def weigh(self, source_step: int) -> Weighing:
+        """The numeric part of `decide`, its only caller in a run: fold the evaluation in, find the next weights."""
+        effective_step = self.effective_step(source_step)
+        evaluation = self._buffer(source_step)
+        self._pending = {step: rest for step, rest in self._pending.items() if step > source_step}
+        self.heat.update(evaluation, served=self.served, overfit_tolerance=self.guards.config.overfit_tolerance)
+        num_measured = len(evaluation.signals)
+        transition = self._stage_transition(effective_step, anything_measured=num_measured > 0)
+        policy = self.setup.stage_policies[self.stages.stage - 1]
+        facts = self._facts(effective_step)
+        match decide(policy, self._evidence(num_measured)):
+            case Target(logits=logits):
+                return Weighing(self.guards.apply(logits, facts), None, transition)
+            case Hold(reason=reason):
+                kept = Guarded(facts.previous, facts.previous, ("",) * len(facts.previous))
+                return Weighing(kept, reason, transition)
+
+    def effective_step(self, source_step: int) -> int:
+        """First step of the plan decided on the evaluation at `source_step`."""
+        return source_step + (self.setup.interval_steps if self.setup.mode == "lag1" else 0)
+
+    def drop_pending(self) -> None:
+        """Forget the signals of undecided evaluations: the workers whose weights they judged are gone."""
+        self._pending = {}
+
+    def _stage_transition(self, effective_step: int, *, anything_measured: bool) -> Transition | None:
+        of_interest = slice(None) if anything_measured else slice(0)
         return self.stages.observe(
             effective_step=effective_step,
-            scores=self.heat.state.score[measured],
-            compliance=self.heat.state.format_compliance[measured],
+            scores=self.heat.state.score[of_interest],
+            compliance=self.heat.state.format_compliance[of_interest],
         )
 
     def _stage_record(self, transition: Transition | None) -> StageRecord | None:
@@ -134,21 +164,22 @@ class HeatEngine:
 
     def _facts(self, effective_step: int) -> GuardFacts:
         previous = np.array(self.plan.weights)
-        total, batch = self.setup.total_steps, self.setup.global_batch_size
-        config = self.guards.config
-        stable = self._is_core & (self.heat.state.decay == 0.0) if config.hold_core else np.zeros_like(self._is_core)
-        epochs_left = np.full(len(previous), np.inf)
-        if config.max_epochs is not None and effective_step < total:
-            will_be_served = self.served + previous * batch * max(effective_step - self.served_step, 0)
-            allowed = config.max_epochs * np.array(self.setup.num_rows, dtype=np.float64) - will_be_served
-            epochs_left = np.maximum(allowed, 0.0) / (batch * (total - effective_step))
         return GuardFacts(
             previous=previous,
-            progress=effective_step / total,
-            stable_core=stable,
+            progress=effective_step / self.setup.total_steps,
             overfit_evaluations=self.heat.state.overfit,
-            epochs_left=epochs_left,
+            epochs_left=self._epochs_left(previous, effective_step=effective_step),
         )
+
+    def _epochs_left(self, previous: NDArray[np.float64], *, effective_step: int) -> NDArray[np.float64]:
+        """Samples per slot [K] that the epoch cap allows from `effective_step` on; `previous` is served until then."""
+        total, batch = self.setup.total_steps, self.setup.global_batch_size
+        max_epochs = self.guards.config.max_epochs
+        if max_epochs is None or effective_step >= total:
+            return np.full(len(previous), np.inf)
+        will_be_served = self.served + previous * batch * max(effective_step - self.served_step, 0)
+        allowed = max_epochs * self._num_rows - will_be_served
+        return np.maximum(allowed, 0.0) / (batch * (total - effective_step))
 
     def _task_decisions(self, before: MixturePlan, guarded: Guarded) -> tuple[TaskDecision, ...]:
         state = self.heat.state
@@ -163,8 +194,7 @@ class HeatEngine:
             guarded.target,
             guarded.weights,
         ]
-        rows = zip(self.index_of, *(column.tolist() for column in columns), guarded.held_by, strict=True)
-        return tuple(TaskDecision(*row) for row in rows)
+        return tuple(map(TaskDecision, self.index_of, *(column.tolist() for column in columns), guarded.held_by))
 
     def state_dict(self) -> dict[str, Any]:
         """JSON-able copy of everything that later decisions depend on."""
@@ -172,7 +202,7 @@ class HeatEngine:
             "heat": self.heat.state_dict(),
             "stages": self.stages.state_dict(),
             "plan": {**asdict(self.plan), "weights": list(self.plan.weights)},
-            "pending": [asdict(signal) for signals in self._pending.values() for signal in signals.values()],
+            "pending": [asdict(signal) for one in self._pending.values() for signal in one.signals.values()],
             "served": self.served.tolist(),
             "served_step": self.served_step,
         }
@@ -181,12 +211,18 @@ class HeatEngine:
         """Inverse of `state_dict`. Raises StateError on unknown or missing keys or another number of tasks."""
         if state.keys() != _STATE_KEYS:
             raise StateError(f"engine state has the keys {sorted(state)}; expected {sorted(_STATE_KEYS)}")
+        for name, values in (("plan.weights", state["plan"]["weights"]), ("served", state["served"])):
+            if len(values) != len(self.served):
+                raise StateError(f"{name} is for {len(values)} tasks; this run has {len(self.served)}")
+        unknown = {signal["task"] for signal in state["pending"]} - self.index_of.keys()
+        if unknown:
+            raise StateError(f"the state holds signals of {sorted(unknown)}, which are not tasks of this run")
         self.heat.load_state_dict(state["heat"])
         self.stages.load_state_dict(state["stages"])
         self.plan = MixturePlan(**{**state["plan"], "weights": tuple(state["plan"]["weights"])})
         self._pending = {}
         for fields in state["pending"]:
             signal = TaskSignal(**fields)
-            self._pending.setdefault(signal.step, {})[self.index_of[signal.task]] = signal
-        self.served = np.array(state["served"])
+            self._buffer(signal.step).add(self.index_of[signal.task], signal)
+        self.served = np.array(state["served"], dtype=np.float64)
         self.served_step = state["served_step"]

@@ -1,6 +1,7 @@
 """Decisions in words: which signal moved which weight, and which guard held it back."""
 
 from collections.abc import Sequence
+from heapq import nlargest
 
 from scheduler.records import TaskDecision
 
@@ -16,7 +17,7 @@ _HELD_WORDS = {
     "floor": "the floor kept it from falling to {target:.1%}",
     "ceiling": "the ceiling kept it from {target:.1%}",
     "epoch cap": "the epoch cap kept it from {target:.1%}: its rows would be repeated too often",
-    "core hold": "as a stable core task it keeps its prior share (the policy asked for {target:.1%})",
+    "core hold": "as a core task it is held at its prior share (the policy asked for {target:.1%})",
     "overfit guard": "it is cooled because its held-out loss rises while its score does not",
 }
 
@@ -25,14 +26,15 @@ def sentences(tasks: Sequence[TaskDecision], *, held: str | None, limit: int = 3
     """The decision's largest moves, largest first, at most `limit`; or why nothing moved."""
     if held is not None:
         return (f"Weights kept: {held}.",)
-    moved = sorted(tasks, key=lambda task: -abs(task.weight_after - task.weight_before))
-    words = tuple(sentence(task) for task in moved[:limit] if abs(task.weight_after - task.weight_before) >= _MIN_MOVE)
+    moved = nlargest(limit, tasks, key=_move)
+    words = tuple(sentence(task) for task in moved if _move(task) >= _MIN_MOVE)
     return words or ("No weight moved by half a point or more.",)
 
 
 def sentence(task: TaskDecision) -> str:
     """One task's move and its reasons."""
-    direction = "rises" if task.weight_after > task.weight_before else "falls"
+    falls = task.weight_after < task.weight_before
+    direction = "falls" if falls else "rises" if task.weight_after > task.weight_before else "stays"
     text = f"{task.task} {direction} {task.weight_before:.1%} → {task.weight_after:.1%}: heat {task.heat:.2f}"
     reasons = [
         f"{label} {getattr(task, name):.2f}"
@@ -41,10 +43,16 @@ def sentence(task: TaskDecision) -> str:
     ]
     if reasons:
         text += f" ({', '.join(reasons[:3])})"
-    if direction == "falls" and task.learnability == 1.0:
+    if falls and task.target_weight >= task.weight_before and not task.held_by:
+        text += ", the bounds of other tasks take the room"
+    elif falls and task.learnability == 1.0 and task.held_by != "overfit guard":
         text += ", others are hotter"
     if task.learnability < 1.0:
         text += f"; exposure brings no progress, so its heat counts {task.learnability:.0%}"
     if task.held_by:
         text += f"; {_HELD_WORDS[task.held_by].format(target=task.target_weight)}"
     return text + "."
+
+
+def _move(task: TaskDecision) -> float:
+    return abs(task.weight_after - task.weight_before)

@@ -2,10 +2,11 @@
 
 In order: an overfitting task is cooled; floor, ceiling, epoch cap and the hold on core tasks bound the weights (exact
 projection, `scheduler.simplex`); the step limit bounds the change against the previous plan. Floor, ceiling and step
-limit are hard: they hold for every plan. Epoch cap and core hold are wishes: they move the target, and yield where they
-would contradict each other or the step limit.
+limit are hard: they hold for every plan. Epoch cap and core hold are wishes: they move the target, and yield, as little
+as needed, where they would contradict each other or the step limit.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,10 +14,14 @@ from numpy.typing import NDArray
 
 from scheduler.errors import ConfigError
 from scheduler.setup import EngineSetup, GuardConfig
-from scheduler.simplex import project, step_towards
+from scheduler.simplex import project, softmax, step_towards
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
+
+_GUARDS = ("", "step limit", "overfit guard", "core hold", "floor", "epoch cap", "ceiling")
+_VISIBLE = 1e-6
+_ROUNDING = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,14 +31,12 @@ class GuardFacts:
     Attributes:
         previous: Weights of the plan before.
         progress: Share of the run that is over when the new plan begins, in [0, 1].
-        stable_core: Core tasks that keep their prior share now.
         overfit_evaluations: Evaluations in a row past the held-out peak.
         epochs_left: Samples per remaining slot of the run that the epoch cap still allows; infinite without a cap.
     """
 
     previous: Array
     progress: float
-    stable_core: Mask
     overfit_evaluations: Array
     epochs_left: Array
 
@@ -55,20 +58,17 @@ class Guards:
         num_tasks = len(setup.tasks)
         floor = config.floor_ratio / num_tasks
         if config.max_exposure_gap_steps is not None:
-            floor = max(floor, 1.0 / (config.max_exposure_gap_steps * setup.global_batch_size))
-        if floor * num_tasks > 1.0:
-            raise ConfigError(
-                f"mixture.guards.max_exposure_gap_steps: {config.max_exposure_gap_steps} cannot be kept with {num_tasks} "
-                f"tasks and batches of {setup.global_batch_size}: set it to {num_tasks / setup.global_batch_size:.0f} or more"
-            )
+            floor = max(floor, _exposure_floor(config.max_exposure_gap_steps, setup))
         self.config: GuardConfig = config
         self.prior = prior
         self.floor = np.full(num_tasks, floor)
         self.ceiling = np.full(num_tasks, max(config.ceiling, 1.0 / num_tasks))
+        is_core = np.array([task.tier == "core" for task in setup.tasks])
+        self.held_core: Mask = is_core if config.hold_core else np.zeros_like(is_core)
 
-    def initial(self) -> Array:
-        """The prior, projected into the hard bounds."""
-        return project(np.log(np.maximum(self.prior, 1e-30)), self.floor, self.ceiling)
+    def initial(self, epochs_left: Array) -> Array:
+        """The prior within all bounds but the step limit; `epochs_left` [K] as in `GuardFacts`."""
+        return project(np.log(np.maximum(self.prior, 1e-30)), *self._bounds(epochs_left))
 
     def max_change(self, progress: float) -> float:
         """Step limit in total variation at `progress` in [0, 1]; tightens linearly."""
@@ -77,47 +77,51 @@ class Guards:
 
     def apply(self, logits: Array, facts: GuardFacts) -> Guarded:
         """Bound the weights a policy asks for (unnormalised log-probabilities [K])."""
-        asked = project(logits, np.zeros_like(logits), np.ones_like(logits))
+        asked = softmax(logits)
         cooled = facts.overfit_evaluations >= self.config.overfit_patience
         logits = np.where(cooled, logits + np.log(self.config.overfit_cooling), logits)
-        lower, upper = self._bounds(facts)
+        lower, upper = self._bounds(facts.epochs_left)
         bounded = project(logits, lower, upper)
-        weights, limited = step_towards(facts.previous, bounded, self.max_change(facts.progress))
-        held = tuple(
-            self._held_by(index, asked, bounded, weights, cooled, lower, upper, limited) for index in range(len(asked))
+        weights, _ = step_towards(facts.previous, bounded, self.max_change(facts.progress))
+        raised = (bounded <= lower + _ROUNDING) & (asked < lower - _VISIBLE)
+        lowered = (bounded >= upper - _ROUNDING) & (asked > upper + _VISIBLE)
+        codes = np.select(
+            [
+                np.abs(weights - bounded) > _VISIBLE,
+                cooled,
+                raised & (lower > self.floor),
+                raised,
+                lowered & (upper < self.ceiling),
+                lowered,
+            ],
+            range(1, len(_GUARDS)),
+            default=0,
         )
-        return Guarded(weights=weights, target=asked, held_by=held)
+        return Guarded(weights=weights, target=asked, held_by=tuple(_GUARDS[code] for code in codes.tolist()))
 
-    def _bounds(self, facts: GuardFacts) -> tuple[Array, Array]:
-        lower, upper = self.floor.copy(), self.ceiling.copy()
-        capped = np.clip(facts.epochs_left, self.floor, self.ceiling)
-        if capped.sum() < 1.0:
-            room = self.ceiling - capped
-            capped = capped + room * ((1.0 - capped.sum()) / room.sum())
-        upper = np.minimum(upper, capped)
-        held = np.minimum(np.maximum(lower, self.prior), upper)
-        wish = np.where(facts.stable_core, held, lower)
-        if wish.sum() <= 1.0:
-            lower = wish
-        return lower, upper
+    def _bounds(self, epochs_left: Array) -> tuple[Array, Array]:
+        """Least and greatest weights [K]; both wishes give way in proportion where no mixture could grant them."""
+        upper = np.clip(epochs_left, self.floor, self.ceiling)
+        missing = 1.0 - float(upper.sum())
+        if missing > 0.0:
+            room = self.ceiling - upper
+            upper = np.minimum(upper + room * (missing / max(float(room.sum()), missing)), self.ceiling)
+        wish = np.where(self.held_core, np.clip(self.prior, self.floor, upper) - self.floor, 0.0)
+        spare = 1.0 - float(self.floor.sum())
+        granted = min(1.0, max(spare, 0.0) / max(float(wish.sum()), 1e-300))
+        return np.minimum(self.floor + wish * granted, upper), upper
 
-    def _held_by(
-        self,
-        index: int,
-        asked: Array,
-        bounded: Array,
-        weights: Array,
-        cooled: Mask,
-        lower: Array,
-        upper: Array,
-        limited: bool,
-    ) -> str:
-        if limited and abs(weights[index] - bounded[index]) > 1e-6:
-            return "step limit"
-        if cooled[index]:
-            return "overfit guard"
-        if bounded[index] <= lower[index] and asked[index] < lower[index] - 1e-6:
-            return "core hold" if lower[index] > self.floor[index] else "floor"
-        if bounded[index] >= upper[index] and asked[index] > upper[index] + 1e-6:
-            return "epoch cap" if upper[index] < self.ceiling[index] else "ceiling"
-        return ""
+
+def _exposure_floor(max_gap_steps: int, setup: EngineSetup) -> float:
+    """Weight that brings a sample in any `max_gap_steps` steps in a row.
+
+    The stream serves a task within less than one sample of its cumulative share, so a window may lack nearly two.
+    """
+    floor = 2.0 / (max_gap_steps * setup.global_batch_size)
+    num_tasks = len(setup.tasks)
+    if floor * num_tasks > 1.0:
+        raise ConfigError(
+            f"mixture.guards.max_exposure_gap_steps: {max_gap_steps} cannot be kept with {num_tasks} tasks and batches "
+            f"of {setup.global_batch_size}: set it to {math.ceil(2 * num_tasks / setup.global_batch_size)} or more"
+        )
+    return floor

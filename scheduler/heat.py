@@ -3,7 +3,8 @@
 For every task (formulas vectorised over tasks; y score, n probes, all components in [0, 1]):
 
     decay      d = (s·max(0, -slope) + c·max(0, best - level)) / max(best, 0.1)
-                   slope, level: Kalman trend (`scheduler.trend`); s = support(|slope| / se), c = support of the drop
+                   slope, level: Kalman trend (`scheduler.trend`); best: highest level so far, no higher than any score
+                   s = support(|slope| / se), c = support(drop / (2 se)): the best of many noisy levels is a lucky one
                    support(z) = clip(z - 1, 0, 1): nothing below one standard error, all of it from two on
     variance   v = cv / (1 + cv),  cv = sqrt(mean within-probe variance) / mean sampled score
     rejection  r = (rejected + k·pooled) / (reviewed + k): Beta-shrunk to the rate of all tasks; a verdict of a person
@@ -15,7 +16,9 @@ For every task (formulas vectorised over tasks; y score, n probes, all component
 Learnability in [min, 1] damps a task that stays far from its target while neither its score nor its held-out loss makes
 progress (noisy labels, an impossible task): halved once `stall_evaluations` evaluations in a row, with at least
 `stall_min_samples` samples served since the last progress, have shown none, again at each further one, and doubled back
-with progress. A plateau before a jump still lowers the loss, so it is spared.
+at each evaluation that shows progress. A plateau before a jump still lowers the loss, so it is spared.
+
+A task without a signal keeps its components: no evidence is made up for it.
 
 This module decides nothing; policies turn heat into weights.
 """
@@ -28,8 +31,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scheduler.errors import StateError
+from scheduler.evaluation import Evaluation
 from scheduler.setup import HeatConfig
-from scheduler.signals import TaskSignal
 from scheduler.trend import Trend
 
 Array = NDArray[np.float64]
@@ -58,7 +61,6 @@ class HeatState:
     progress_served: Array
     rejected: Array
     reviewed: Array
-    age: Array
     stalled: Array
     overfit: Array
 
@@ -87,33 +89,23 @@ class HeatTracker:
         """Tasks [K] that have had at least one signal."""
         return self.trend.seen
 
-    def update(self, signals: Mapping[int, TaskSignal], *, served: Array, overfit_tolerance: float) -> None:
-        """Fold in one evaluation: accepted signals by task index, and samples served so far [K].
-
-        Tasks without a signal grow stale.
-        """
-        state, config = self.state, self.config
-        measured = np.zeros(len(state.heat), dtype=bool)
-        column = {name: np.zeros(len(state.heat)) for name in _COLUMNS}
-        for index, signal in signals.items():
-            measured[index] = True
-            for name in _COLUMNS:
-                column[name][index] = getattr(signal, name)
+    def update(self, evaluation: Evaluation, *, served: Array, overfit_tolerance: float) -> None:
+        """Fold in one evaluation, with the samples served so far [K]. Tasks without a signal grow stale."""
+        state, measured = self.state, evaluation.measured
         first = measured & ~self.trend.seen
         self.trend.predict()
-        self.trend.update(measured, column["score"], column["num_probes"])
-        state.age = np.where(measured, 0.0, state.age + 1.0)
-        self._notice_progress(measured, column["loss"], served)
-        self._remember(measured, column, overfit_tolerance)
-        self._components(measured, column)
-        self._learnability(measured)
+        self.trend.update(measured, evaluation["score"], evaluation["num_probes"])
+        progress = self._notice_progress(measured, evaluation["loss"], served)
+        self._remember(evaluation, overfit_tolerance)
+        self._components(evaluation)
+        self._learnability(measured, progress)
         raw = self._mix_components()
-        keep = 0.5 ** (1.0 / config.half_life_evaluations)
+        keep = 0.5 ** (1.0 / self.config.half_life_evaluations)
         state.heat = np.where(measured, np.where(first, raw, keep * state.heat + (1.0 - keep) * raw), state.heat)
         self._discount_stale(measured)
 
-    def _notice_progress(self, measured: Mask, loss: Array, served: Array) -> None:
-        """Reset the stall count where the loss fell or the level rose by more than noise since the last progress."""
+    def _notice_progress(self, measured: Mask, loss: Array, served: Array) -> Mask:
+        """Tasks [K] whose loss fell or level rose by more than noise since their last progress; others may stall."""
         state, trend = self.state, self.trend
         better = measured & (loss < state.progress_loss * (1.0 - self.config.stall_loss_progress))
         margin = np.maximum(2.0 * np.sqrt(trend.level_variance), 0.02)
@@ -124,58 +116,58 @@ class HeatTracker:
         state.progress_loss = np.where(progress, np.minimum(loss, state.progress_loss), state.progress_loss)
         state.progress_level = np.where(progress, np.maximum(trend.level, state.progress_level), state.progress_level)
         state.progress_served = np.where(progress, served, state.progress_served)
+        return progress
 
-    def _remember(self, measured: Mask, column: dict[str, Array], tolerance: float) -> None:
-        state = self.state
-        loss, score = column["loss"], column["score"]
-        worse = measured & (loss > state.best_loss * (1.0 + tolerance)) & (score <= state.best_score)
+    def _remember(self, evaluation: Evaluation, tolerance: float) -> None:
+        state, measured = self.state, evaluation.measured
+        loss, score = evaluation["loss"], evaluation["score"]
+        worse = measured & (loss / (1.0 + tolerance) > state.best_loss) & (score <= state.best_score)
         state.overfit = np.where(worse, state.overfit + 1.0, np.where(measured, 0.0, state.overfit))
         state.loss = np.where(measured, loss, state.loss)
         state.best_loss = np.where(measured, np.minimum(state.best_loss, loss), state.best_loss)
         state.score = np.where(measured, score, state.score)
         state.best_score = np.where(measured, np.maximum(state.best_score, score), state.best_score)
 
-    def _components(self, measured: Mask, column: dict[str, Array]) -> None:
-        state, trend = self.state, self.trend
-        spread = np.sqrt(column["score_variance"]) / np.maximum(column["sampled_score"], 1e-3)
+    def _components(self, evaluation: Evaluation) -> None:
+        state, measured, level = self.state, evaluation.measured, np.clip(self.trend.level, 0.0, 1.0)
+        spread = np.sqrt(evaluation["score_variance"]) / np.maximum(evaluation["sampled_score"], 1e-3)
         state.variance = np.where(measured, spread / (1.0 + spread), state.variance)
-        state.format_compliance = np.where(measured, column["format_compliance"], state.format_compliance)
+        state.format_compliance = np.where(measured, evaluation["format_compliance"], state.format_compliance)
 
         people = self.config.human_review_weight
-        rejected = column["num_rejected"] + people * column["num_human_rejected"]
-        reviewed = column["num_reviewed"] + people * column["num_human_reviewed"]
+        rejected = evaluation["num_rejected"] + people * evaluation["num_human_rejected"]
+        reviewed = evaluation["num_reviewed"] + people * evaluation["num_human_reviewed"]
         state.rejected = np.where(measured, rejected, state.rejected)
         state.reviewed = np.where(measured, reviewed, state.reviewed)
-        pooled = float(state.rejected.sum() / max(float(state.reviewed.sum()), 1.0))
+        all_reviewed = float(state.reviewed.sum())
+        pooled = float(state.rejected.sum()) / all_reviewed if all_reviewed > 0.0 else 0.0
         prior = self.config.rejection_prior_reviews
-        shrunk = (state.rejected + prior * pooled) / (state.reviewed + prior)
-        state.rejection = np.where(trend.seen, np.clip(shrunk, 0.0, 1.0), 0.0)
+        shrunk = np.clip((state.rejected + prior * pooled) / (state.reviewed + prior), 0.0, 1.0)
+        state.rejection = np.where(measured, shrunk, state.rejection)
 
-        level = np.clip(trend.level, 0.0, 1.0)
-        self._decay(level)
         gap = np.clip((self.target_scores - level) / self.target_scores, 0.0, 1.0)
-        state.gap = np.where(trend.seen, gap, 0.0)
+        state.gap = np.where(measured, gap, state.gap)
+        self._decay(measured, level)
 
-    def _decay(self, level: Array) -> None:
+    def _decay(self, measured: Mask, level: Array) -> None:
         state, trend = self.state, self.trend
         drop = np.maximum(state.best_level - level, 0.0)
-        drop_support = _support(drop / np.sqrt(trend.level_variance + state.best_level_variance + 1e-12))
+        drop_error = np.sqrt(trend.level_variance + state.best_level_variance + 1e-12)
+        drop_support = _support(drop / (2.0 * drop_error))
         slope_support = _support(np.abs(trend.slope) / np.sqrt(np.maximum(trend.slope_variance, 1e-12)))
         falling = slope_support * np.maximum(-trend.slope, 0.0)
         relative = (falling + drop_support * drop) / np.maximum(state.best_level, 0.1)
-        state.decay = np.where(trend.seen, np.clip(relative, 0.0, 1.0), 0.0)
-        record = trend.seen & (level > state.best_level)
+        state.decay = np.where(measured, np.clip(relative, 0.0, 1.0), state.decay)
+        shown = np.minimum(level, state.best_score)
+        record = measured & (shown > state.best_level)
         state.best_level_variance = np.where(record, trend.level_variance, state.best_level_variance)
-        state.best_level = np.where(record, level, state.best_level)
+        state.best_level = np.where(record, shown, state.best_level)
 
-    def _learnability(self, measured: Mask) -> None:
+    def _learnability(self, measured: Mask, progress: Mask) -> None:
         state, config = self.state, self.config
         stuck = measured & (state.stalled >= config.stall_evaluations) & (state.gap >= config.stall_min_gap)
-        moving = measured & (state.stalled == 0.0)
-        damped = np.where(
-            stuck, state.learnability * 0.5, np.where(moving, state.learnability * 2.0, state.learnability)
-        )
-        state.learnability = np.clip(damped, config.min_learnability, 1.0)
+        factor = np.where(stuck, 0.5, np.where(progress, 2.0, 1.0))
+        state.learnability = np.clip(state.learnability * factor, config.min_learnability, 1.0)
 
     def _mix_components(self) -> Array:
         state, config = self.state, self.config
@@ -204,28 +196,15 @@ class HeatTracker:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Inverse of `state_dict`. Raises StateError on unknown or missing keys or another number of tasks."""
-        if state.keys() != self.state_dict().keys():
-            raise StateError(f"heat state has the keys {sorted(state)}; expected {sorted(self.state_dict())}")
+        expected = [f"heat.{field.name}" for field in fields(HeatState)] + [f"trend.{f.name}" for f in fields(Trend)]
+        if state.keys() != set(expected):
+            raise StateError(f"heat state has the keys {sorted(state)}; expected {sorted(expected)}")
         for name, values in state.items():
             if len(values) != len(self.target_scores):
                 raise StateError(f"{name} is for {len(values)} tasks; this run has {len(self.target_scores)}")
             owner, attribute = (self.state, name[5:]) if name.startswith("heat.") else (self.trend, name[6:])
             dtype = bool if attribute == "seen" else float
             setattr(owner, attribute, np.array([np.inf if v is None else v for v in values], dtype=dtype))
-
-
-_COLUMNS = (
-    "num_probes",
-    "score",
-    "loss",
-    "sampled_score",
-    "score_variance",
-    "num_rejected",
-    "num_reviewed",
-    "format_compliance",
-    "num_human_rejected",
-    "num_human_reviewed",
-)
 
 
 def _support(z: Array) -> Array:

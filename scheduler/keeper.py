@@ -1,26 +1,25 @@
 """The keeper: an engine and its ledger as one. Every call that matters is written down before it returns.
 
 The ledger is the engine's memory: opening an existing ledger replays it, so an engine that died comes back in the state
-of its last written line, and `scheduler.replay` can recompute every plan with the same code.
+of its last written line, and `replay` recomputes every plan with the same code (`scheduler.memory`).
 
 Calls are idempotent: a repeated call (Ray retries a call whose actor died) writes nothing twice.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from scheduler.engine import HeatEngine
-from scheduler.errors import LedgerError, ReplayMismatchError, StateError
+from scheduler.errors import LedgerError, StateError
 from scheduler.ledger import LedgerWriter, read_ledger
+from scheduler.memory import RunMemory, setup_of
 from scheduler.plan import MixturePlan
 from scheduler.records import (
     SCHEMA_VERSION,
     AttemptRecord,
     CheckpointRecord,
-    DecisionRecord,
     EndRecord,
-    IntervalRecord,
     LateRecord,
     Record,
     RefusedRecord,
@@ -31,96 +30,9 @@ from scheduler.records import (
     to_json,
 )
 from scheduler.setup import EngineSetup
-from scheduler.signals import IntervalReport, TaskSignal
+from scheduler.signals import IntervalReport, TaskSignal, shown
 
-_KEPT_CHECKPOINTS = 16
-_KEPT_PLANS = 8
-
-
-class RunMemory:
-    """The engine and what a run needs around it, as a fold over ledger records. Used live and in replay alike."""
-
-    def __init__(self, setup: EngineSetup) -> None:
-        self.setup = setup
-        self.engine = HeatEngine(setup)
-        self.attempt = -1
-        self.plans: list[MixturePlan] = [self.engine.plan]
-        self.last_interval_step = -1
-        self.decided_step = -1
-        self.skipped_steps: set[int] = set()
-        self.ended: EndRecord | None = None
-        self._checkpoints: dict[int, dict[str, Any]] = {}
-
-    def fold(self, record: Record) -> None:
-        """Apply one record of a ledger. Raises ReplayMismatchError when a recorded decision cannot be reproduced."""
-        match record:
-            case RunRecord(plan=plan):
-                if plan != self.engine.plan:
-                    raise ReplayMismatchError(
-                        f"the initial plan is recorded as {plan}, recomputed as {self.engine.plan}"
-                    )
-            case AttemptRecord(attempt=attempt, step=step):
-                self.begin_attempt(attempt, step)
-            case SignalRecord(signal=signal):
-                self.engine.observe(signal)
-            case DecisionRecord(plan=plan):
-                decision, _ = self.decide(plan.source_step)
-                if decision != record:
-                    raise ReplayMismatchError(
-                        f"plan {plan.version} was recorded as {to_json(record)}\n"
-                        f"but recomputing it gives      {to_json(decision)}"
-                    )
-            case IntervalRecord(report=report):
-                self.observe_interval(report)
-            case CheckpointRecord(step=step):
-                self.take_checkpoint(step)
-            case SkippedRecord(step=step):
-                self.skipped_steps.add(step)
-            case EndRecord():
-                self.ended = record
-            case _:
-                pass
-
-    def begin_attempt(self, attempt: int, step: int) -> None:
-        """Roll everything back to `step` (0 or a checkpoint's); Raises LedgerError when there is none at that step."""
-        if step > 0 and step not in self._checkpoints:
-            raise LedgerError(
-                f"the workers resume from step {step}, but the ledger has checkpoints at {sorted(self._checkpoints)} "
-                "only; the checkpoint and the ledger are not of the same run"
-            )
-        self.attempt = attempt
-        self.ended = None
-        self._checkpoints = {at: state for at, state in self._checkpoints.items() if at <= step}
-        if attempt > 0:
-            self.engine = HeatEngine(self.setup)
-            if step > 0:
-                self.engine.load_state_dict(self._checkpoints[step])
-            self.plans = [self.engine.plan]
-        self.decided_step = self.engine.plan.source_step
-        self.last_interval_step = step if step > 0 else -1
-        self.skipped_steps = set()
-
-    def decide(self, source_step: int) -> tuple[DecisionRecord, Any]:
-        """Let the engine decide and remember the plan until it is superseded."""
-        outcome = self.engine.decide(source_step)
-        self.plans = [*self.plans, self.engine.plan][-_KEPT_PLANS:]
-        self.decided_step = source_step
-        return outcome
-
-    def observe_interval(self, report: IntervalReport) -> None:
-        """Workers reached a boundary."""
-        self.engine.observe_interval(report)
-        self.last_interval_step = report.step
-
-    def take_checkpoint(self, step: int) -> dict[str, Any]:
-        """Engine state for the checkpoint at `step`."""
-        state = self.engine.state_dict()
-        self._checkpoints = dict([*self._checkpoints.items(), (step, state)][-_KEPT_CHECKPOINTS:])
-        return state
-
-    def plan_in_force(self, step: int) -> MixturePlan:
-        """Newest plan whose effective step has come."""
-        return max((plan for plan in self.plans if plan.effective_from_step <= step), key=lambda plan: plan.version)
+_MAX_NAME = 120
 
 
 class HeatKeeper:
@@ -130,6 +42,7 @@ class HeatKeeper:
         self.memory = memory
         self._ledger = ledger
         self._tokens: dict[str, int] = {}
+        self._unclaimed: AttemptRecord | None = None
         self.lines: list[str] = []
 
     @classmethod
@@ -137,59 +50,68 @@ class HeatKeeper:
         """Start a ledger at `path`, or come back from the one that is there.
 
         Raises:
-            StateError: The ledger there was written under another setup.
+            StateError: The ledger there was written under another setup; it is left as it is.
+            LedgerError: It is damaged, or was written by another version of the engine.
         """
-        ledger = LedgerWriter(path)
-        memory = RunMemory(setup)
-        keeper = cls(memory, ledger)
-        records = list(read_ledger(path))
-        if not records:
-            dumped = setup.model_dump(mode="json")
-            keeper._write(RunRecord(schema_version=SCHEMA_VERSION, setup=dumped, plan=memory.engine.plan))
-            return keeper
-        first = records[0]
-        if not isinstance(first, RunRecord) or EngineSetup.model_validate(first.setup) != setup:
+        records = list(read_ledger(path)) if path.is_file() else []
+        if records and setup_of(records[0]) != setup:
             raise StateError(f"{path} was written under another configuration; give the run another name")
+        memory = RunMemory(setup)
         for record in records:
             memory.fold(record)
-            keeper.lines.append(to_json(record))
+        keeper = cls(memory, LedgerWriter(path))
+        keeper.lines = [to_json(record) for record in records]
+        keeper._come_back(records)
         return keeper
+
+    def _come_back(self, records: Sequence[Record]) -> None:
+        """Finish what the last call before a death had begun."""
+        if not records:
+            setup = self.memory.setup.model_dump(mode="json")
+            self._write(RunRecord(schema_version=SCHEMA_VERSION, setup=setup, plan=self.memory.engine.plan))
+            return
+        self._write_stage()
+        last = next(record for record in reversed(records) if not isinstance(record, RestartRecord))
+        self._unclaimed = last if isinstance(last, AttemptRecord) else None
 
     def begin_attempt(self, token: str, step: int, engine_state: Mapping[str, Any] | None = None) -> int:
         """A worker group starts at `step`; returns its attempt number. Equal tokens get equal numbers.
+
+        An attempt whose start was the last thing written before this keeper died belongs to the call that is repeated.
 
         Raises:
             LedgerError: `engine_state`, from the workers' checkpoint, is not what the ledger says the state was.
         """
         if token not in self._tokens:
-            attempt = self.memory.attempt + 1
-            self.memory.begin_attempt(attempt, step)
-            if engine_state is not None and engine_state != self.memory.engine.state_dict():
-                raise LedgerError(f"the checkpoint at step {step} holds another engine state than the ledger")
-            self._write(AttemptRecord(attempt=attempt, step=step))
-            self._tokens[token] = attempt
+            record = AttemptRecord(attempt=self.memory.attempt + 1, step=step)
+            if self._unclaimed is not None and self._unclaimed.step == step:
+                record = self._unclaimed
+            else:
+                self.memory.begin_attempt(record.attempt, step, engine_state)
+                self._write(record)
+            self._unclaimed = None
+            self._tokens[token] = record.attempt
         return self._tokens[token]
 
     def observe(self, signal: TaskSignal) -> None:
         """Take a signal in, or refuse it and write down why."""
-        if signal.attempt != self.memory.attempt:
-            reason = f"from attempt {signal.attempt}; the run is at attempt {self.memory.attempt}"
-        else:
-            reason = self.memory.engine.observe(signal)
+        reason = self.memory.refusal(signal)
         if reason is None:
             self._write(SignalRecord(signal))
         elif reason:
-            self._write(RefusedRecord(task=str(signal.task), step=_whole(signal.step), reason=reason))
+            task = signal.task[:_MAX_NAME] if isinstance(signal.task, str) else shown(signal.task)
+            refused = RefusedRecord(task=task, step=_whole(signal.step), reason=reason)
+            if refused not in self.memory.refused:
+                self.memory.refused.add(refused)
+                self._write(refused)
 
     def evaluation_done(self, attempt: int, step: int) -> None:
         """All signals of the evaluation at `step` have been sent: decide."""
         stale = attempt != self.memory.attempt or step <= self.memory.decided_step
         if stale or step >= self.memory.setup.total_steps:
             return
-        decision, stage = self.memory.decide(step)
-        self._write(decision)
-        if stage is not None:
-            self._write(stage)
+        self._write(self.memory.decide(step))
+        self._write_stage()
 
     def ready_plan(self, step: int) -> MixturePlan | None:
         """The plan for `step`, or None while the evaluation it must follow has not been decided on (never in async)."""
@@ -203,18 +125,17 @@ class HeatKeeper:
     def keep_late_plan(self, step: int) -> MixturePlan:
         """The wait is over without a decision: keep the plan in force and write that down."""
         plan = self.memory.plan_in_force(step)
-        lag = self.memory.setup.interval_steps if self.memory.setup.mode == "lag1" else 0
-        self._write(LateRecord(step=step, awaited_step=step - lag, kept_version=plan.version))
+        if step > self.memory.late_step:
+            self.memory.late_step = step
+            lag = self.memory.setup.interval_steps if self.memory.setup.mode == "lag1" else 0
+            self._write(LateRecord(step=step, awaited_step=step - lag, kept_version=plan.version))
         return plan
 
     def observe_interval(self, report: IntervalReport) -> None:
         """Workers reached a boundary and apply `report.plan_version` from there on."""
         if report.attempt != self.memory.attempt or report.step <= self.memory.last_interval_step:
             return
-        self.memory.observe_interval(report)
-        plan = next(plan for plan in self.memory.plans if plan.version == report.plan_version)
-        age = report.step - plan.source_step if plan.source_step >= 0 else report.step
-        self._write(IntervalRecord(report=report, staleness_steps=age))
+        self._write(self.memory.observe_interval(report))
 
     def skip(self, step: int) -> None:
         """The snapshot at `step` will not be evaluated."""
@@ -224,8 +145,11 @@ class HeatKeeper:
 
     def checkpoint(self, step: int) -> dict[str, Any]:
         """Engine state to be stored in the checkpoint at `step`."""
-        self._write(CheckpointRecord(step=step, plan_version=self.memory.engine.plan.version))
-        return self.memory.take_checkpoint(step)
+        state = self.memory.checkpoint_at(step)
+        if state is None:
+            self._write(CheckpointRecord(step=step, plan_version=self.memory.engine.plan.version))
+            state = self.memory.take_checkpoint(step)
+        return state
 
     def note_restart(self, actor: str, detail: str) -> None:
         """An actor came back after it died."""
@@ -237,27 +161,31 @@ class HeatKeeper:
             self.memory.ended = EndRecord(step=step, reason=reason)
             self._write(self.memory.ended)
 
+    def _write_stage(self) -> None:
+        if self.memory.stage_due is not None:
+            self._write(self.memory.stage_due)
+            self.memory.stage_due = None
+
     def _write(self, record: Record) -> None:
         self.lines.append(self._ledger.append(record))
 
 
 def _whole(value: object) -> int:
-    return value if isinstance(value, int) else -1
+    return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63 else -1
 
 
 def replay(records: Iterable[Record]) -> RunMemory:
     """Recompute a ledger from its first record on.
 
     Raises:
-        LedgerError: The ledger does not begin with a run record.
+        LedgerError: The ledger does not begin with a run record of this engine, or contradicts itself.
         ReplayMismatchError: A recorded plan differs from the recomputed one.
     """
     iterator = iter(records)
     first = next(iterator, None)
-    if not isinstance(first, RunRecord):
-        raise LedgerError("the ledger is empty or does not begin with a run record")
-    memory = RunMemory(EngineSetup.model_validate(first.setup))
-    memory.fold(first)
-    for record in iterator:
+    if first is None:
+        raise LedgerError("the ledger is empty")
+    memory = RunMemory(setup_of(first))
+    for record in chain([first], iterator):
         memory.fold(record)
     return memory

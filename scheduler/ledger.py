@@ -9,26 +9,29 @@ from pathlib import Path
 from typing import IO
 
 from scheduler.errors import LedgerError
-from scheduler.records import DecisionRecord, Record, from_json, to_json
+from scheduler.records import CheckpointRecord, DecisionRecord, Record, from_json, to_json
 
 LEDGER_FILE = "ledger/ledger.jsonl"
 
 
 class LedgerWriter:
-    """Appends records to the file at `path`; a decision is forced to disk before `append` returns."""
+    """Appends records to the file at `path`; a decision or checkpoint is on disk before `append` returns.
+
+    Half a surrogate pair, which UTF-8 cannot hold, is written as its JSON escape.
+    """
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
         self.torn_bytes = _cut_torn_line(path)
-        self._file: IO[str] = path.open("a", encoding="utf-8")
+        self._file: IO[str] = path.open("a", encoding="utf-8", errors="backslashreplace", newline="\n")
 
     def append(self, record: Record) -> str:
         """Write one record; returns the line."""
         line = to_json(record)
         self._file.write(line + "\n")
         self._file.flush()
-        if isinstance(record, DecisionRecord):
+        if isinstance(record, DecisionRecord | CheckpointRecord):
             os.fsync(self._file.fileno())
         return line
 
@@ -46,13 +49,13 @@ def read_ledger(path: Path) -> Iterator[Record]:
     path = path / LEDGER_FILE if path.is_dir() else path
     if not path.is_file():
         raise LedgerError(f"{path}: no ledger here; give the directory of a run")
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
-            if not line.endswith("\n"):
+            if not line.endswith(b"\n"):
                 return
             try:
-                yield from_json(line)
-            except LedgerError as error:
+                yield from_json(line.decode())
+            except (LedgerError, UnicodeDecodeError) as error:
                 raise LedgerError(f"{path}:{number}: {error}") from error
 
 

@@ -10,28 +10,30 @@ that may end stage 1) or `content` (does it say something it must not, or omit s
 import re
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field
 
 from scheduler.config_model import ConfigModel
 
 Aspect = Literal["format", "content"]
 
 
+def _compiles(regex: str) -> str:
+    try:
+        re.compile(regex)
+    except re.error as error:
+        raise ValueError(f"not a regular expression: {error}") from error
+    return regex
+
+
+Regex = Annotated[str, AfterValidator(_compiles)]
+
+
 class PatternRule(ConfigModel):
     """The whole answer matches a regular expression (`re.fullmatch`, DOTALL)."""
 
     type: Literal["pattern"] = "pattern"
-    regex: str
+    regex: Regex
     aspect: Aspect = "format"
-
-    @field_validator("regex")
-    @classmethod
-    def _compiles(cls, regex: str) -> str:
-        try:
-            re.compile(regex)
-        except re.error as error:
-            raise ValueError(f"not a regular expression: {error}") from error
-        return regex
 
 
 class DecimalsRule(ConfigModel):
@@ -64,7 +66,7 @@ class CitationRule(ConfigModel):
     """Every match of `regex` is in `allowed` (a white-list of documents), and there are at least `min_citations`."""
 
     type: Literal["citation"] = "citation"
-    regex: str
+    regex: Regex
     allowed: tuple[str, ...] = Field(min_length=1)
     min_citations: int = Field(default=1, ge=0)
     aspect: Aspect = "content"
@@ -83,7 +85,7 @@ class ForbiddenRule(ConfigModel):
 
     type: Literal["forbidden"] = "forbidden"
     phrases: tuple[str, ...] = ()
-    regexes: tuple[str, ...] = ()
+    regexes: tuple[Regex, ...] = ()
     aspect: Aspect = "content"
 
 

@@ -1,5 +1,7 @@
 """The prior: the mixture before any evidence, from the operator's wish and the sizes of the pools."""
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -29,13 +31,21 @@ def prior_weights(setup: EngineSetup) -> NDArray[np.float64]:
                     f"mixture.prior.weights names {unknown}, which are not tasks of this run; the tasks are {names}"
                 )
             shares = np.array([weights.get(name, 0.0) for name in names])
+    shares = shares / max(float(shares.max()), 1e-300)
     shares = shares / max(float(shares.sum()), 1e-300)
-    for index, task in enumerate(setup.tasks):
-        base = shares[index] if task.base_weight is None else task.base_weight
-        shares[index] = base * task.business_value
-    total = float(shares.sum())
+    weights = [
+        (share if task.base_weight is None else task.base_weight) * task.business_value
+        for share, task in zip(shares.tolist(), setup.tasks, strict=True)
+    ]
+    total = sum(weights)
     if not total > 0.0:
         raise ConfigError(
-            "every task's weight is zero (mixture.prior and tasks.*.base_weight); give at least one task a positive weight"
+            "every task's weight is zero (mixture.prior and tasks.*.base_weight); "
+            "give at least one task a positive weight"
         )
-    return shares / total
+    if total == math.inf:
+        raise ConfigError(
+            "the weights of the tasks (mixture.prior, tasks.*.base_weight, tasks.*.business_value) add up to infinity; "
+            "only their proportions count: give smaller numbers"
+        )
+    return np.array(weights) / total

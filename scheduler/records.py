@@ -8,6 +8,7 @@ import dataclasses
 import json
 import types
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, get_args, get_origin, get_type_hints
 
 from scheduler.errors import LedgerError
@@ -160,12 +161,7 @@ _KIND_OF_TYPE = {kind: name for name, kind in _TYPE_OF_KIND.items()}
 
 def to_json(record: Record) -> str:
     """One line of JSON, keys in field order, without a newline. Raises ValueError on NaN or infinity."""
-    return json.dumps(
-        {"kind": _KIND_OF_TYPE[type(record)], **dataclasses.asdict(record)},
-        ensure_ascii=False,
-        allow_nan=False,
-        separators=(",", ":"),
-    )
+    return _ENCODER.encode({"kind": _KIND_OF_TYPE[type(record)], **_fields(record)})
 
 
 def from_json(line: str) -> Record:
@@ -173,23 +169,46 @@ def from_json(line: str) -> Record:
     try:
         fields = json.loads(line)
         return _build(_TYPE_OF_KIND[fields.pop("kind")], fields)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise LedgerError(f"not a ledger record ({error!r}): {line[:120]!r}") from error
 
 
+def _fields(record: Any) -> dict[str, Any]:
+    return {name: getattr(record, name) for name in record.__slots__}
+
+
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_fields)
+
+
+@cache
+def _hints(cls: Any) -> dict[str, Any]:
+    return get_type_hints(cls)
+
+
 def _build(cls: Any, fields: dict[str, Any]) -> Any:
-    hints = get_type_hints(cls)
+    hints = _hints(cls)
     if fields.keys() != hints.keys():
         raise TypeError(f"{cls.__name__} has the fields {sorted(hints)}, the line has {sorted(fields)}")
     return cls(**{name: _convert(hints[name], value) for name, value in fields.items()})
 
 
 def _convert(hint: Any, value: Any) -> Any:
+    if hint is float:
+        return float(_checked(float, (float, int), value))
+    if hint in (int, str):
+        return _checked(hint, hint, value)
     if dataclasses.is_dataclass(hint):
-        return _build(hint, value)
+        return _build(hint, _checked(hint, dict, value))
     if get_origin(hint) is tuple:
         element = get_args(hint)[0]
-        return tuple(_convert(element, item) for item in value)
-    if get_origin(hint) is types.UnionType or hint in (Any, str, int, bool) or get_origin(hint) is dict:
-        return value
-    return float(value)
+        return tuple([_convert(element, item) for item in _checked(hint, list, value)])
+    if get_origin(hint) is types.UnionType:
+        (other,) = set(get_args(hint)) - {types.NoneType}
+        return None if value is None else _convert(other, value)
+    return _checked(hint, dict, value)
+
+
+def _checked(hint: Any, accepted: Any, value: Any) -> Any:
+    if not isinstance(value, accepted) or isinstance(value, bool):
+        raise TypeError(f"{value!r} is not of type {getattr(hint, '__name__', hint)}")
+    return value

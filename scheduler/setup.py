@@ -1,8 +1,9 @@
 """Settings of the decision, and `EngineSetup`: all the engine needs to know, written into the ledger's first record."""
 
+from collections import Counter
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, FiniteFloat, model_validator
 
 from scheduler.config_model import ConfigModel
 from scheduler.task import TaskSpec
@@ -33,7 +34,7 @@ class ExplicitPrior(ConfigModel):
     """Weights by task name, not necessarily summing to one; a task left out gets none beyond the floor."""
 
     type: Literal["explicit"] = "explicit"
-    weights: dict[str, float]
+    weights: dict[str, FiniteFloat]
 
     @model_validator(mode="after")
     def _is_a_mixture(self) -> "ExplicitPrior":
@@ -71,14 +72,14 @@ class HeatConfig(ConfigModel):
     The four weights are relative; a weight of 0 switches its component off.
     """
 
-    decay_weight: float = Field(default=0.3, ge=0)
-    variance_weight: float = Field(default=0.15, ge=0)
-    rejection_weight: float = Field(default=0.2, ge=0)
-    gap_weight: float = Field(default=0.35, ge=0)
+    decay_weight: FiniteFloat = Field(default=0.3, ge=0)
+    variance_weight: FiniteFloat = Field(default=0.15, ge=0)
+    rejection_weight: FiniteFloat = Field(default=0.2, ge=0)
+    gap_weight: FiniteFloat = Field(default=0.35, ge=0)
     half_life_evaluations: float = Field(default=1.0, gt=0)
     stale_half_life_evaluations: float = Field(default=4.0, gt=0)
-    rejection_prior_reviews: float = Field(default=8.0, gt=0)
-    human_review_weight: float = Field(default=5.0, ge=0)
+    rejection_prior_reviews: FiniteFloat = Field(default=8.0, gt=0)
+    human_review_weight: FiniteFloat = Field(default=5.0, ge=0)
     stall_evaluations: int = Field(default=4, ge=1)
     stall_min_samples: int = Field(default=512, ge=0)
     stall_min_gap: float = Field(default=0.3, ge=0, le=1)
@@ -96,12 +97,12 @@ class GuardConfig(ConfigModel):
     """Bounds applied after any policy, in this order.
 
     Attributes:
-        hold_core: A core task whose score is not falling keeps at least its prior share.
+        hold_core: A core task keeps at least its prior share, as far as the other bounds leave room.
         max_epochs: Soft cap on how often a task's rows may be repeated in the whole run (UniMax); null: no cap.
         overfit_patience: Evaluations in a row with held-out loss above its best by `overfit_tolerance` (relative) and
             no better score, after which the task's target is multiplied by `overfit_cooling`.
         floor_ratio: Least weight of a task, as a share of the uniform weight 1/K.
-        max_exposure_gap_steps: Raises the floor so that every task is seen at least once in so many steps.
+        max_exposure_gap_steps: Raises the floor so that every task is seen at least once in so many steps in a row.
         ceiling: Greatest weight of a task.
         max_change: Greatest total-variation distance between consecutive plans at the start of the run.
         late_max_change: The same at the end of the run; linear in between.
@@ -122,8 +123,9 @@ class GuardConfig(ConfigModel):
 class MixtureConfig(ConfigModel):
     """The control loop: what the mixture starts from, which policy moves it, how far, and when.
 
-    `interval_steps` optimiser steps lie between evaluations (null: a twentieth of the run, 50 at most). `mode`: `lag1` trains on while the evaluation runs and
-    applies its plan one interval later, deterministically; `sync` waits for it; `async` applies it whenever it is ready.
+    `interval_steps` optimiser steps lie between evaluations (null: a twentieth of the run, 50 at most). `mode`: `lag1`
+    trains on while the evaluation runs and applies its plan one interval later, deterministically; `sync` waits for it;
+    `async` applies it whenever it is ready.
     """
 
     prior: Prior = TemperaturePrior()
@@ -200,6 +202,19 @@ class EngineSetup(ConfigModel):
     mixture: MixtureConfig
     boundary: Boundary | None
     stage_policies: tuple[Policy, Policy]
+
+    @model_validator(mode="after")
+    def _tasks_are_distinct_pools(self) -> "EngineSetup":
+        names = [task.name for task in self.tasks]
+        repeated = sorted({name for name, count in Counter(names).items() if count > 1})
+        if repeated:
+            raise ValueError(f"tasks {repeated} are given more than once; give every task a name of its own")
+        if len(self.num_rows) != len(names):
+            raise ValueError(f"num_rows has {len(self.num_rows)} entries for {len(names)} tasks")
+        empty = [name for name, rows in zip(names, self.num_rows, strict=True) if rows < 1]
+        if empty:
+            raise ValueError(f"tasks {empty} have no training row; add rows or leave the task out")
+        return self
 
     @property
     def interval_steps(self) -> int:

@@ -1,7 +1,21 @@
 """What the evaluation found and what the workers trained: the two kinds of evidence the engine reads."""
 
 import math
+import reprlib
 from dataclasses import dataclass
+
+_COUNTS = (
+    "attempt",
+    "step",
+    "plan_version",
+    "num_probes",
+    "num_rejected",
+    "num_reviewed",
+    "num_human_rejected",
+    "num_human_reviewed",
+)
+_RATIOS = ("score", "sampled_score", "format_compliance", "score_variance")
+_MAX_COUNT = 2**53
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,18 +56,19 @@ class TaskSignal:
 
     def fault(self) -> str | None:
         """Say why this signal cannot be used, or None. Never raises, whatever the fields hold."""
-        for name in ("step", "num_probes", "num_rejected", "num_reviewed", "num_human_rejected", "num_human_reviewed"):
+        if not isinstance(self.task, str):
+            return f"task is {shown(self.task)}; expected a name"
+        for name in _COUNTS:
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-                return f"{name} is {value!r}; expected a whole number >= 0"
+            if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _MAX_COUNT:
+                return f"{name} is {shown(value)}; expected a whole number from 0 to 2**53"
         if self.num_probes == 0:
             return "num_probes is 0: nothing was measured"
-        for name in ("score", "sampled_score", "format_compliance", "score_variance"):
-            value = getattr(self, name)
-            if not isinstance(value, (int, float)) or not math.isfinite(value) or not 0.0 <= value <= 1.0:
-                return f"{name} is {value!r}; expected a number in [0, 1]"
-        if not isinstance(self.loss, (int, float)) or not math.isfinite(self.loss) or self.loss < 0:
-            return f"loss is {self.loss!r}; expected a finite number >= 0"
+        for name in _RATIOS:
+            if not _is_finite(getattr(self, name)) or not 0.0 <= getattr(self, name) <= 1.0:
+                return f"{name} is {shown(getattr(self, name))}; expected a number in [0, 1]"
+        if not _is_finite(self.loss) or self.loss < 0:
+            return f"loss is {shown(self.loss)}; expected a finite number >= 0"
         if self.num_rejected > self.num_reviewed or self.num_human_rejected > self.num_human_reviewed:
             return "more outputs were rejected than reviewed"
         return None
@@ -81,3 +96,18 @@ class IntervalReport:
     num_tokens: tuple[int, ...]
     train_loss: tuple[float | None, ...]
     sequence_hash: int
+
+
+def shown(value: object) -> str:
+    """`value` in a few words, whatever it is: short, printable, never raising."""
+    if isinstance(value, int) and abs(value) > _MAX_COUNT:
+        return f"a whole number of {value.bit_length()} bits"
+    if value is None or isinstance(value, (str, int, float)):
+        return reprlib.repr(value)
+    return f"an object of type {type(value).__name__}"
+
+
+def _is_finite(value: object) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= _MAX_COUNT

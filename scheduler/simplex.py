@@ -12,69 +12,65 @@ from numpy.typing import NDArray
 Weights = NDArray[np.float64]
 
 _LOWEST_LOGIT = -600.0
+_LARGEST_LOGIT = 1e300
+
+
+def softmax(logits: Weights) -> Weights:
+    """Probabilities [K] of unnormalised log-probabilities [K], whatever those are.
+
+    NaN counts as -inf; an entry more than 600 below the largest counts as 600 below it.
+    """
+    odds = _odds(logits)
+    return odds / odds.sum()
 
 
 def project(logits: Weights, lower: Weights, upper: Weights) -> Weights:
     """Project softmax(logits) onto {lower <= w <= upper, sum(w) = 1}.
 
     Args:
-        logits: Unnormalised log-probabilities [K]; NaN counts as the lowest, infinities are clamped.
+        logits: Unnormalised log-probabilities [K], finite or not (see `softmax`).
         lower: Least weights [K], >= 0.
         upper: Greatest weights [K], >= lower. Needs sum(lower) <= 1 <= sum(upper).
 
     Returns:
-        Weights [K] within the bounds, summing to one up to rounding of the last bit.
+        Weights [K] within the bounds, summing to one up to rounding of the last bits.
     """
     assert lower.sum() <= 1 + 1e-9 <= upper.sum() + 2e-9, "the bounded simplex is empty"
     assert np.all(lower <= upper)
-    logits = np.nan_to_num(logits, nan=-np.inf, posinf=700.0, neginf=-np.inf)
-    shifted = np.maximum(logits - max(float(logits.max()), _LOWEST_LOGIT), _LOWEST_LOGIT)
-    with np.errstate(divide="ignore"):
-        enters = np.log(lower) - shifted
-        leaves = np.log(upper) - shifted
-    breakpoints = np.sort(np.concatenate((enters, leaves)))
+    odds = _odds(logits)
+    enters, leaves = lower / odds, upper / odds
+    scale = _breakpoint(odds, lower, upper, np.sort(np.concatenate((enters, leaves))))
+    free = (enters < scale) & (scale <= leaves)
+    weights = np.where(scale <= enters, lower, upper)
+    room = 1.0 - float(weights[~free].sum())
+    if free.any() and room > 0.0:
+        weights[free] = odds[free] * (room / odds[free].sum())
+    return np.clip(weights, lower, upper)
+
+
+def _odds(logits: Weights) -> Weights:
+    """exp(logits) over its largest entry: in [exp(-600), 1], so that no quotient of two weights overflows."""
+    finite = np.clip(np.where(np.isnan(logits), -np.inf, logits), -_LARGEST_LOGIT, _LARGEST_LOGIT)
+    return np.exp(np.maximum(finite - finite.max(), _LOWEST_LOGIT))
+
+
+def _breakpoint(odds: Weights, lower: Weights, upper: Weights, breakpoints: Weights) -> float:
+    """The first of the sorted breakpoints [2K] at which the clipped weights reach one, or the last."""
     low, high = 0, len(breakpoints) - 1
     while low < high:
         middle = (low + high) // 2
-        if _clipped(shifted, lower, upper, breakpoints[middle]).sum() < 1.0:
+        if np.clip(odds * breakpoints[middle], lower, upper).sum() < 1.0:
             low = middle + 1
         else:
             high = middle
-    scale = breakpoints[low]
-    free = (enters < scale) & (scale <= leaves)
-    fixed = np.where(scale <= enters, lower, upper)
-    room = 1.0 - fixed[~free].sum()
-    if not free.any() or room <= 0.0:
-        return _settle(fixed, lower, upper)
-    mass = np.exp(shifted[free] - shifted[free].max())
-    weights = fixed.copy()
-    weights[free] = mass * (room / mass.sum())
-    return _settle(np.clip(weights, lower, upper), lower, upper)
-
-
-def _clipped(shifted: Weights, lower: Weights, upper: Weights, log_scale: float) -> Weights:
-    return np.clip(np.exp(np.minimum(shifted + log_scale, 700.0)), lower, upper)
-
-
-def _settle(weights: Weights, lower: Weights, upper: Weights) -> Weights:
-    """Give what rounding left over to the entries that have room for it, most room first."""
-    weights = weights.copy()
-    residual = 1.0 - float(weights.sum())
-    for index in np.argsort(-(upper - weights) if residual > 0 else -(weights - lower), kind="stable"):
-        if residual == 0.0:
-            break
-        moved = float(np.clip(weights[index] + residual, lower[index], upper[index]))
-        residual -= moved - weights[index]
-        weights[index] = moved
-        if abs(residual) < 1e-15:
-            break
-    return weights
+    return float(breakpoints[low])
 
 
 def step_towards(previous: Weights, target: Weights, max_change: float) -> tuple[Weights, bool]:
     """Move from `previous` towards `target` by a total-variation distance of at most `max_change`.
 
-    Both are points of the same bounded simplex, so every point between them is one too.
+    Both are points of the same bounded simplex, so every point between them is one too; an entry never leaves the span
+    between its two ends, so rounding breaks no bound.
 
     Returns:
         The new weights [K] and whether the limit held them back.
@@ -82,4 +78,5 @@ def step_towards(previous: Weights, target: Weights, max_change: float) -> tuple
     change = 0.5 * float(np.abs(target - previous).sum())
     if change <= max_change:
         return target, False
-    return previous + (target - previous) * (max_change / change), True
+    moved = previous + (target - previous) * (max_change / change)
+    return np.clip(moved, np.minimum(previous, target), np.maximum(previous, target)), True

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, FiniteFloat
 
 from scheduler.config_model import ConfigModel
 from scheduler.output_spec import OutputRule
@@ -57,8 +57,8 @@ class TaskCard(ConfigModel):
     evaluation_dimensions: tuple[str, ...] = ()
     failure_modes: tuple[str, ...] = ()
     difficulty_levels: int = Field(default=3, ge=1)
-    business_value: float = Field(default=1.0, gt=0)
-    base_weight: float | None = Field(default=None, ge=0)
+    business_value: FiniteFloat = Field(default=1.0, gt=0)
+    base_weight: FiniteFloat | None = Field(default=None, ge=0)
     target_score: float = Field(default=0.9, gt=0, le=1)
     kpi: str = ""
 

@@ -1,6 +1,7 @@
 """How all ranks come to train the same step under the same plan: rank 0 broadcasts, everybody compares.
 
-Control tensors live on the CPU: the process group is created with gloo for them (`cpu:gloo,cuda:nccl` where there are GPUs).
+Control tensors live on the CPU: the process group is created with gloo for them (`cpu:gloo,cuda:nccl` where there are
+GPUs).
 """
 
 import torch

@@ -19,7 +19,7 @@ class SourceConfig(ConfigModel):
     path: Path
     task: str | None = None
     task_column: str | None = None
-    columns: dict[str, str] = {}
+    columns: dict[str, str] = Field(default_factory=dict)
     max_rows: int | None = Field(default=None, ge=1)
 
     @model_validator(mode="after")
@@ -33,8 +33,8 @@ class DataConfig(ConfigModel):
     """Which rows, how they are checked, and how each task's rows are split.
 
     `probes_per_task` and `test_per_task` rows are held out of training by content hash: probes feed the engine during
-    the run, test rows are read once, at the end. A small task gives up at most `max_held_out_ratio` of its distinct rows
-    to each.
+    the run, test rows are read once, at the end. A small task gives up at most `max_held_out_ratio` of its distinct
+    rows to each.
     """
 
     sources: tuple[SourceConfig, ...] = Field(min_length=1)

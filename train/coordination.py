@@ -33,7 +33,7 @@ class Coordinator(Protocol):
         ...
 
     def publish(self, *, step: int, attempt: int, plan_version: int, weights: Mapping[str, torch.Tensor]) -> None:
-        """Hand a snapshot of the trainable weights (CPU tensors, owned by the callee) to the evaluation; never blocks."""
+        """Hand a snapshot of the trainable weights to the evaluation (CPU tensors, the callee's own); never blocks."""
         ...
 
     def report(self, report: IntervalReport) -> None:
@@ -45,7 +45,7 @@ class Coordinator(Protocol):
         ...
 
     def pulse(self, *, step: int, loss: float, samples_per_s: float) -> None:
-        """Say where training is (`loss`: nats per supervised token of a recent micro-batch), for the live view; never blocks."""
+        """Say where training is, for the live view; never blocks. `loss`: nats per token of a micro-batch."""
         ...
 
     def finish(self, *, step: int, reason: str) -> None:

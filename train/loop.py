@@ -4,7 +4,7 @@
 
 A step draws the global batch from the mixture stream, takes this rank's micro-batches of it, and makes one optimiser
 step on the mean loss per supervised token of the *global* batch. Micro-batches are the same whatever the number of
-workers, so 1 worker and 2 workers compute the same sums.
+workers; with two of them a step, 1 worker and 2 workers add the same two gradients and agree bit for bit.
 
 The loop knows nothing of evaluation or Ray actors: it talks through `train.coordination.Coordinator`.
 """
@@ -73,7 +73,7 @@ class WorkerJob:
 
 @dataclass(frozen=True, slots=True)
 class WorkerResult:
-    """How the loop ended, from rank 0: `finished` or `stopped` at `step`; seconds spent stepping and waiting for plans."""
+    """How the loop ended, from rank 0: `finished` or `stopped` at `step`; seconds it trained and waited for plans."""
 
     step: int
     reason: str
@@ -277,7 +277,7 @@ class Worker:
         self.step += 1
 
     def _micro_batch(self, batch: Batch, slots: np.ndarray, *, counted: bool, batch_tokens: int) -> None:
-        """Forward and backward of some slots. A rank without work repeats slots at weight zero, to join the collective."""
+        """Forward and backward of some slots. A rank without work repeats slots at weight zero, to join in."""
         tasks, rows = batch.tasks[slots], batch.rows[slots]
         encoded = [self.store.encoded(int(task), int(row)) for task, row in zip(tasks, rows, strict=True)]
         tokens = collate(encoded, pad_id=pad_id(self.tokenizer), device=self.device)

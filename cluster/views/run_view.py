@@ -1,4 +1,4 @@
-"""Everything that shows one run at once: a live table on a terminal or plain lines elsewhere, and TensorBoard always."""
+"""Everything that shows one run at once: a live table on a terminal, plain lines elsewhere, TensorBoard always."""
 
 import sys
 from pathlib import Path

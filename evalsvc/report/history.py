@@ -168,7 +168,7 @@ class RunHistory:
             self.superseded_signals += [signal for signal in signals if signal.step > step]
             self.signals[name] = [signal for signal in signals if signal.step <= step]
         self.superseded_boundaries += [boundary for boundary in self.boundaries if boundary.report.step > step]
-        self.boundaries = [boundary for boundary in self.boundaries if 0 < boundary.report.step <= step]
+        self.boundaries = [boundary for boundary in self.boundaries if step > 0 and boundary.report.step <= step]
         self.superseded_decisions += [decision for decision in self.decisions if decision.plan.version > version]
         self.decisions = [decision for decision in self.decisions if decision.plan.version <= version]
         self.plans = [plan for plan in self.plans if plan.version <= version]

@@ -3,13 +3,12 @@
 import json
 import os
 import random
-import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
-from scheduler.ledger import read_ledger
-from scheduler.records import Record
+from cluster.config import LaunchConfig, RunConfig
+from cluster.run import start_run
+from cluster.settings import load_config
 
 _PROJECT = Path(__file__).parents[2]
 
@@ -58,18 +57,11 @@ output: {{dir: {folder / "runs"}}}
     return config
 
 
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """A command that has ended: its exit code, what it printed, and the run's directory."""
-
-    code: int
-    output: str
-    root: Path
-
-    @property
-    def records(self) -> list[Record]:
-        """The run's ledger."""
-        return list(read_ledger(self.root))
+def start(folder: Path, name: str, *overrides: str, num_workers: int = 2, cpus_per_worker: float = 1.0) -> Path:
+    """Run to the end inside this process, on the Ray it is connected to; returns the run's directory."""
+    config = load_config(RunConfig, files=[write_config(folder)], overrides=[f"output.name={name}", *overrides])
+    start_run(config, LaunchConfig(num_workers=num_workers, cpus_per_worker=cpus_per_worker))
+    return config.output.dir / name
 
 
 def command(*arguments: str) -> list[str]:
@@ -80,18 +72,3 @@ def command(*arguments: str) -> list[str]:
 def environment() -> dict[str, str]:
     """This process's environment, with the project importable and no compute threads to spare."""
     return {**os.environ, "PYTHONPATH": str(_PROJECT), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
-
-
-def run(folder: Path, name: str, *arguments: str, extra: str = "") -> Finished:
-    """Run `taskheat run` to its end under `name`."""
-    config = write_config(folder, extra)
-    done = subprocess.run(
-        command("run", str(config), f"output.name={name}", *arguments),
-        capture_output=True,
-        text=True,
-        timeout=280,
-        env=environment(),
-        cwd=folder,
-        check=False,
-    )
-    return Finished(done.returncode, done.stdout + done.stderr, folder / "runs" / name)

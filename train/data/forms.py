@@ -100,18 +100,26 @@ def optional_text_of(record: dict[str, Any], column: str) -> str | None:
     return text_of(record, column) or None if record.get(column) is not None else None
 
 
+DIFFICULTY_FACTORS = ("knowledge_breadth", "reasoning_steps", "constraints", "ambiguity")
+
+
 def difficulty_of(record: dict[str, Any]) -> tuple[float, float, float, float] | None:
-    """The four numbers of `difficulty_factors`, or None where the column is missing or null."""
+    """The four numbers of `difficulty_factors`, by name or in the order of `DIFFICULTY_FACTORS`; None without them."""
     value = _decoded(record.get("difficulty_factors"), "difficulty_factors")
     if value is None or value == "":
         return None
+    if isinstance(value, dict) and value.keys() == set(DIFFICULTY_FACTORS):
+        value = [value[name] for name in DIFFICULTY_FACTORS]
     if (
         not isinstance(value, list)
         or len(value) != 4
         or any(isinstance(item, bool) or not isinstance(item, (int, float)) for item in value)
         or not all(map(math.isfinite, value))
     ):
-        raise BadRowError("bad_difficulty", f"difficulty_factors is {_shown(value)}, not a list of four finite numbers")
+        raise BadRowError(
+            "bad_difficulty",
+            f"difficulty_factors is {_shown(value)}, not four finite numbers ({', '.join(DIFFICULTY_FACTORS)})",
+        )
     first, second, third, fourth = map(float, value)
     return first, second, third, fourth
 

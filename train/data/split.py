@@ -1,7 +1,9 @@
 """Probe, test and train: three disjoint sets per task, decided by content alone.
 
 A row's rank is a hash of the seed and its content, so neither the order of the files nor the other rows move it: the
-first rows by rank are probes, the next are test rows, the rest are trained on. Two tasks may hold the same content;
+first rows by rank are probes, the next are test rows, the rest are trained on. Rows linked by `parent_id` (the steps of
+a chain, variants of one row) are one family and stay together, or a step would be trained on whose answer an earlier
+step is tested for; a family that no longer fits into a held-out set is trained on. Two tasks may hold the same content;
 where they would put it into different sets, the set furthest from training keeps it (probe before test before train)
 and the other task's row is refused as a leak.
 """
@@ -53,10 +55,8 @@ def split_rows(rows: Iterable[Row], config: DataConfig, *, seed: int) -> tuple[d
     ranked: dict[str, list[Row]] = {}
     for row in rows:
         ranked.setdefault(row.task, []).append(row)
-    for of_task in ranked.values():
-        of_task.sort(key=lambda row: _rank(row.content_hash, seed))
     claims: dict[str, tuple[SplitName, Row]] = {}
-    cuts = {task: _cut(of_task, config) for task, of_task in ranked.items()}
+    cuts = {task: _cut(of_task, config, seed) for task, of_task in ranked.items()}
     for name in SPLITS:
         for split in cuts.values():
             for row in split.rows(name):
@@ -112,10 +112,42 @@ def _rank(content_hash: str, seed: int) -> bytes:
     return hashlib.blake2b(f"{seed}:{content_hash}".encode(), digest_size=16).digest()
 
 
-def _cut(ranked: Sequence[Row], config: DataConfig) -> TaskSplit:
-    num_probes, num_test = held_out_sizes(len(ranked), config)
-    held_out = num_probes + num_test
-    return TaskSplit(tuple(ranked[:num_probes]), tuple(ranked[num_probes:held_out]), tuple(ranked[held_out:]))
+def _cut(rows: Sequence[Row], config: DataConfig, seed: int) -> TaskSplit:
+    num_probes, num_test = held_out_sizes(len(rows), config)
+    probe: list[Row] = []
+    test: list[Row] = []
+    train: list[Row] = []
+    families = _families(rows, seed)
+    for family in sorted(families, key=lambda family: _rank(family[0].content_hash, seed)):
+        if len(probe) + len(family) <= num_probes:
+            probe += family
+        elif len(test) + len(family) <= num_test:
+            test += family
+        else:
+            train += family
+    if not probe:
+        raise DataError(
+            f"task {rows[0].task!r}: none of its {len(families)} families of rows linked by parent_id fits into the "
+            f"{num_probes} probes it may hold out; give it more independent rows, or raise data.max_held_out_ratio"
+        )
+    return TaskSplit(tuple(probe), tuple(test), tuple(train))
+
+
+def _families(rows: Sequence[Row], seed: int) -> list[list[Row]]:
+    """Rows grouped by the root of their `parent_id` chain, the root first, the rest by rank."""
+    by_id = {row.id: row for row in rows}
+    families: dict[int, list[Row]] = {}
+    for row in rows:
+        root, seen = row, {row.id}
+        while root.parent_id in by_id and root.parent_id not in seen:
+            root = by_id[root.parent_id]
+            seen.add(root.id)
+        families.setdefault(id(root), []).append(row)
+
+    def place(row: Row) -> tuple[bool, bytes]:
+        return row.parent_id in by_id, _rank(row.content_hash, seed)
+
+    return [sorted(family, key=place) for family in families.values()]
 
 
 def _claimed(

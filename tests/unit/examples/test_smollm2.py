@@ -7,12 +7,13 @@ from typing import Any
 
 import jinja2
 import pytest
-import yaml
 from transformers import LlamaConfig
 
+from cluster.config import RunConfig
+from cluster.settings import load_config
 from examples.smollm2 import convert
 from scheduler.errors import DataError
-from train.config import DataConfig, PretrainedModel, TrainConfig
+from train.config import PretrainedModel
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "smollm2"
 SHIPPED_TEMPLATE = (
@@ -97,11 +98,14 @@ def test_the_clean_configuration_keeps_the_architecture_and_drops_the_quantisati
     assert (clean["hidden_size"], clean["rope_parameters"]["rope_theta"]) == (576, 1e5)
 
 
-def test_run_yaml_is_valid_section_by_section() -> None:
-    run = yaml.safe_load((EXAMPLE / "run.yaml").read_text(encoding="utf-8"))
-    assert PretrainedModel.model_validate(run["model"]).dtype == "bfloat16"
-    assert TrainConfig.model_validate(run["train"]).steps == 30
-    data = DataConfig.model_validate(run["data"])
-    assert len({source.task for source in data.sources}) == len(data.sources) == 8
-    assert all(source.columns == {"output": "target"} for source in data.sources)
-    assert all(str(source.path).startswith("${TASKHEAT_DATA}/bigbench/") for source in data.sources)
+def test_run_yaml_reads_the_data_folder_and_the_converted_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TASKHEAT_DATA", str(tmp_path))
+    run = load_config(RunConfig, files=[EXAMPLE / "run.yaml"])
+    assert isinstance(run.model, PretrainedModel)
+    assert Path(run.model.path) == EXAMPLE.parents[1] / "models" / "smollm2-135m-instruct"
+    assert len(run.data.sources) == 8
+    for source in run.data.sources:
+        assert source.path == tmp_path / "bigbench" / f"{source.task}.jsonl"
+        assert source.columns == {"output": "target"}

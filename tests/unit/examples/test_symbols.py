@@ -2,18 +2,18 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cluster.config import RunConfig
+from cluster.settings import load_config
+from cluster.setup import task_cards
 from examples.symbols.generate import write_corpus
 from examples.symbols.tasks import BASE_TASKS, EXTRA_TASKS, SymbolTask, generate_rows, tasks_of, verify_row
 from scheduler.errors import DataError
 from scheduler.task import TaskSpec
-from train.config import DataConfig, TinyModel, TrainConfig
 from train.data.rules import check_output
 from train.tokenizer import encode_example, train_byte_tokenizer
 
@@ -26,8 +26,12 @@ def rows_by_task() -> dict[str, list[dict[str, str]]]:
     return {task.name: generate_rows(task, seed=0) for task in ALL_TASKS}
 
 
-def _yaml(name: str) -> Any:
-    return yaml.safe_load((EXAMPLE / name).read_text(encoding="utf-8"))
+def _files(tasks: tuple[SymbolTask, ...]) -> list[Path]:
+    return [EXAMPLE / "corpus" / f"{task.name}.jsonl" for task in tasks]
+
+
+def _cards() -> dict[str, TaskSpec]:
+    return task_cards(load_config(RunConfig, files=[EXAMPLE / "run.yaml"]))
 
 
 @pytest.mark.parametrize("task", ALL_TASKS, ids=lambda task: task.name)
@@ -123,23 +127,24 @@ def test_the_corpus_on_disk_is_the_same_bytes_for_the_same_seed(tmp_path: Path) 
 
 
 def test_configurations_name_every_task_of_their_variant() -> None:
-    run, distractors = _yaml("run.yaml"), _yaml("distractors.yaml")
-    TinyModel.model_validate(run["model"])
-    TrainConfig.model_validate(run["train"])
-    base = DataConfig.model_validate(run["data"])
-    extended = DataConfig.model_validate(distractors["data"])
-    assert [source.path.stem for source in base.sources] == [task.name for task in tasks_of("base")]
-    assert [source.path.stem for source in extended.sources] == [
-        task.name for task in tasks_of("noise_saturated_duplicate")
-    ]
+    base = load_config(RunConfig, files=[EXAMPLE / "run.yaml"])
+    extended = load_config(RunConfig, files=[EXAMPLE / "run.yaml", EXAMPLE / "distractors.yaml"])
+    assert [source.path for source in base.data.sources] == _files(tasks_of("base"))
+    assert [source.path for source in extended.data.sources] == _files(tasks_of("noise_saturated_duplicate"))
+    assert extended.train == base.train
+
+
+def test_every_task_of_the_base_variant_has_a_card_and_no_card_is_left_over() -> None:
+    assert set(_cards()) == {task.name for task in tasks_of("base")}
 
 
 @pytest.mark.parametrize("task", BASE_TASKS, ids=lambda task: task.name)
 def test_every_answer_keeps_the_rules_of_its_card(
     task: SymbolTask, rows_by_task: dict[str, list[dict[str, str]]]
 ) -> None:
-    card = TaskSpec.model_validate({"name": task.name, **_yaml("tasks.yaml")["tasks"][task.name]})
-    assert [row for row in rows_by_task[task.name] if check_output(card.output_rules, row["output"])] == []
+    rules = _cards()[task.name].output_rules
+    assert rules
+    assert [row for row in rows_by_task[task.name] if check_output(rules, row["output"])] == []
 
 
 def test_a_digit_and_a_letter_are_one_token_each(rows_by_task: dict[str, list[dict[str, str]]]) -> None:

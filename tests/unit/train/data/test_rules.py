@@ -2,7 +2,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler.errors import ConfigError
 from scheduler.output_spec import (
     ChoicesRule,
     CitationRule,
@@ -52,11 +51,6 @@ def test_violations_keep_the_order_of_the_rules_and_name_the_finding() -> None:
     violations = check_output(rules, "abcdef")
     assert [violation.rule for violation in violations] == ["forbidden", "length"]
     assert [violation.message for violation in violations] == ["contains 'ab'", "6 characters, expected 1 to 3"]
-
-
-def test_a_rule_whose_regex_does_not_compile_is_named() -> None:
-    with pytest.raises(ConfigError, match="not a regular expression"):
-        check_output([CitationRule(regex="([", allowed=("x",))], "text")
 
 
 @given(st.text(max_size=200))

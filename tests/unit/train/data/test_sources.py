@@ -107,6 +107,14 @@ def test_a_column_mapped_elsewhere_loses_its_own_name(tmp_path: Path) -> None:
     assert (row.messages, row.answer) == ((("user", "Add."),), "1+1")
 
 
+def test_difficulty_factors_may_be_given_by_name(tmp_path: Path) -> None:
+    factors = {"ambiguity": 4, "knowledge_breadth": 1, "constraints": 3, "reasoning_steps": 2}
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({"instruction": "i", "output": "o", "difficulty_factors": factors}), encoding="utf-8")
+    (row,) = read_source(SourceConfig(path=path)).rows
+    assert row.difficulty_factors == (1.0, 2.0, 3.0, 4.0)
+
+
 def test_lineage_and_difficulty_are_kept(tmp_path: Path) -> None:
     lineage = {
         "reviewer": "ann",
@@ -140,6 +148,7 @@ def test_lineage_and_difficulty_are_kept(tmp_path: Path) -> None:
         (b'{"instruction": "a", "output": null}', "non_string", "None"),
         (b'{"instruction": "a", "output": "b", "history": [["q"]]}', "bad_history", "pair"),
         (b'{"instruction": "a", "output": "b", "difficulty_factors": [1, 2]}', "bad_difficulty", "four"),
+        (b'{"instruction": "a", "output": "b", "difficulty_factors": {"ambiguity": 1}}', "bad_difficulty", "ambiguity"),
         (b'{"instruction": "a", "output": "b", "difficulty_factors": [1, 2, 3, NaN]}', "bad_difficulty", "finite"),
     ],
 )

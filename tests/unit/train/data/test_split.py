@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -99,3 +101,21 @@ def test_content_in_two_sets_is_found() -> None:
 def test_a_task_left_without_training_rows_is_named() -> None:
     with pytest.raises(DataError, match="task 'a' has no train row left"):
         require_all_splits({"a": TaskSplit((row("a", 1),), (), ())})
+
+
+@given(st.integers(0, 50), st.lists(st.integers(1, 4), min_size=6, max_size=30))
+def test_rows_linked_by_parent_id_stay_together_whatever_their_order(seed: int, family_sizes: list[int]) -> None:
+    rows: list[Row] = []
+    for size in family_sizes:
+        for _ in range(size):
+            item = row("chain", len(rows))
+            rows.append(item)
+        for child, parent in zip(rows[-size + 1 :] if size > 1 else [], rows[-size:], strict=False):
+            rows[child.line] = replace(child, parent_id=parent.id)
+    settings = config(probes_per_task=8, test_per_task=8, max_held_out_ratio=0.5)
+    (split,) = split_rows(rows, settings, seed=seed)[0].values()
+    set_of = {item.id: name for name in SPLITS for item in split.rows(name)}
+    assert len(set_of) == len(rows)
+    assert all(set_of[item.id] == set_of[item.parent_id] for item in rows if item.parent_id is not None)
+    (shuffled,) = split_rows(rows[::-1], settings, seed=seed)[0].values()
+    assert shuffled == split

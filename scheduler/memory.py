@@ -1,0 +1,197 @@
+"""What a run remembers: the engine and what a run needs around it, as a fold over the records of its ledger.
+
+One code for the live run, for coming back after a death and for replay. Folding checks as it goes: a record that the
+engine would not have written raises.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from scheduler.engine import HeatEngine
+from scheduler.errors import LedgerError, ReplayMismatchError
+from scheduler.plan import MixturePlan
+from scheduler.records import (
+    SCHEMA_VERSION,
+    AttemptRecord,
+    CheckpointRecord,
+    DecisionRecord,
+    EndRecord,
+    IntervalRecord,
+    LateRecord,
+    Record,
+    RefusedRecord,
+    RestartRecord,
+    RunRecord,
+    SignalRecord,
+    SkippedRecord,
+    StageRecord,
+    to_json,
+)
+from scheduler.setup import EngineSetup
+from scheduler.signals import IntervalReport, TaskSignal
+
+_KEPT_CHECKPOINTS = 16
+_KEPT_PLANS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class _Checkpoint:
+    engine: dict[str, Any]
+    plans: tuple[MixturePlan, ...]
+
+
+class RunMemory:
+    """The state of one run. See the module docstring."""
+
+    def __init__(self, setup: EngineSetup) -> None:
+        self.setup = setup
+        self.engine = HeatEngine(setup)
+        self.attempt = -1
+        self.plans: list[MixturePlan] = [self.engine.plan]
+        self.last_interval_step = -1
+        self.decided_step = -1
+        self.skipped_steps: set[int] = set()
+        self.late_step = -1
+        self.ended: EndRecord | None = None
+        self.stage_due: StageRecord | None = None
+        self.refused: set[RefusedRecord] = set()
+        self._checkpoints: dict[int, _Checkpoint] = {}
+
+    def fold(self, record: Record) -> None:
+        """Apply one record of a ledger.
+
+        Raises:
+            ReplayMismatchError: The engine does not do what the ledger says it did.
+            LedgerError: The ledger contradicts itself.
+        """
+        if isinstance(record, StageRecord) or self.stage_due is not None:
+            _compare(record, self.stage_due)
+            self.stage_due = None
+            return
+        match record:
+            case RunRecord():
+                _compare(record, dataclasses.replace(record, plan=HeatEngine(self.setup).plan))
+            case SignalRecord(signal=signal):
+                refusal = self.refusal(signal)
+                if refusal is not None:
+                    raise ReplayMismatchError(f"{to_json(record)} was accepted, but the engine refuses it: {refusal}")
+            case DecisionRecord(plan=plan):
+                _compare(record, self.decide(plan.source_step))
+            case IntervalRecord(report=report):
+                _compare(record, self.observe_interval(report))
+            case CheckpointRecord(step=step):
+                _compare(record, CheckpointRecord(step=step, plan_version=self.engine.plan.version))
+                self.take_checkpoint(step)
+            case _:
+                self._note(record)
+
+    def _note(self, record: Record) -> None:
+        match record:
+            case AttemptRecord(attempt=attempt, step=step):
+                self.begin_attempt(attempt, step)
+            case RefusedRecord():
+                self.refused.add(record)
+            case LateRecord(step=step):
+                self.late_step = step
+            case SkippedRecord(step=step):
+                self.skipped_steps.add(step)
+            case EndRecord():
+                self.ended = record
+            case _:
+                assert isinstance(record, RestartRecord)
+
+    def begin_attempt(self, attempt: int, step: int, engine_state: Mapping[str, Any] | None = None) -> None:
+        """Roll everything back to `step`: to the checkpoint there, or to the start of the run at step 0 without one.
+
+        Raises:
+            LedgerError: There is no such checkpoint, or it holds another state than `engine_state`; nothing changed.
+        """
+        checkpoint = self._checkpoints.get(step)
+        if checkpoint is None and step > 0:
+            raise LedgerError(
+                f"the workers resume from step {step}, but the ledger has checkpoints at {sorted(self._checkpoints)} "
+                "only; the checkpoint and the ledger are not of the same run"
+            )
+        if engine_state is not None and (checkpoint is None or engine_state != checkpoint.engine):
+            raise LedgerError(
+                f"the checkpoint at step {step} holds another engine state than the ledger; "
+                "resume from a checkpoint of this run, or give the run another name"
+            )
+        self.attempt = attempt
+        self.engine = HeatEngine(self.setup)
+        self.plans = [self.engine.plan]
+        if checkpoint is not None:
+            self.engine.load_state_dict(checkpoint.engine)
+            self.engine.drop_pending()
+            self.plans = list(checkpoint.plans)
+        self._checkpoints = {at: state for at, state in self._checkpoints.items() if at <= step}
+        self.decided_step = self.engine.plan.source_step
+        self.last_interval_step = -1 if checkpoint is None else step
+        self.skipped_steps, self.refused = set(), set()
+        self.late_step = -1
+        self.ended = self.stage_due = None
+
+    def refusal(self, signal: TaskSignal) -> str | None:
+        """Take a signal in, and answer None; or say why not, "" for an exact repetition."""
+        fault = signal.fault()
+        if fault is None and signal.attempt != self.attempt:
+            return f"from attempt {signal.attempt}; the run is at attempt {self.attempt}"
+        return fault or self.engine.observe(signal)
+
+    def decide(self, source_step: int) -> DecisionRecord:
+        """Let the engine decide and remember the plan until it is superseded."""
+        decision, self.stage_due = self.engine.decide(source_step)
+        self.plans = [*self.plans, self.engine.plan][-_KEPT_PLANS:]
+        self.decided_step = source_step
+        self.refused = set()
+        return decision
+
+    def observe_interval(self, report: IntervalReport) -> IntervalRecord:
+        """Workers reached a boundary. Raises LedgerError when they train under a plan that this run did not make."""
+        plan = next((plan for plan in self.plans if plan.version == report.plan_version), None)
+        if plan is None:
+            versions = [plan.version for plan in self.plans]
+            raise LedgerError(f"step {report.step} begins under plan {report.plan_version}; the latest are {versions}")
+        self.engine.observe_interval(report)
+        self.last_interval_step = report.step
+        age = report.step - plan.source_step if plan.source_step >= 0 else report.step
+        return IntervalRecord(report=report, staleness_steps=age)
+
+    def checkpoint_at(self, step: int) -> dict[str, Any] | None:
+        """Engine state of the checkpoint taken at `step`, if any."""
+        return self._checkpoints[step].engine if step in self._checkpoints else None
+
+    def take_checkpoint(self, step: int) -> dict[str, Any]:
+        """Engine state for the checkpoint at `step`."""
+        taken = _Checkpoint(self.engine.state_dict(), tuple(self.plans))
+        self._checkpoints = dict([*self._checkpoints.items(), (step, taken)][-_KEPT_CHECKPOINTS:])
+        return taken.engine
+
+    def plan_in_force(self, step: int) -> MixturePlan:
+        """Newest plan whose effective step has come."""
+        return max((plan for plan in self.plans if plan.effective_from_step <= step), key=lambda plan: plan.version)
+
+
+def _compare(recorded: Record, recomputed: Record | None) -> None:
+    if recorded != recomputed:
+        ours = "nothing" if recomputed is None else to_json(recomputed)
+        raise ReplayMismatchError(f"the ledger says    {to_json(recorded)}\nrecomputing gives  {ours}")
+
+
+def setup_of(first: Record) -> EngineSetup:
+    """The setup in a ledger's first record. Raises LedgerError when it is not a run record of this engine."""
+    if not isinstance(first, RunRecord):
+        raise LedgerError(f"the ledger does not begin with a run record but with {to_json(first)[:120]}")
+    if first.schema_version != SCHEMA_VERSION:
+        raise LedgerError(
+            f"the ledger has schema version {first.schema_version}, this engine reads {SCHEMA_VERSION}; "
+            "use the version of the engine that wrote it"
+        )
+    try:
+        return EngineSetup.model_validate(first.setup)
+    except ValidationError as error:
+        raise LedgerError(f"the setup in the ledger's first record is not valid: {error}") from error

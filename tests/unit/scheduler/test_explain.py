@@ -1,0 +1,80 @@
+"""What a decision says."""
+
+from dataclasses import replace
+
+import pytest
+
+from scheduler.explain import sentence, sentences
+from scheduler.records import TaskDecision
+
+CALM = TaskDecision(
+    task="sums",
+    decay=0.0,
+    variance=0.0,
+    rejection=0.0,
+    gap=0.0,
+    heat=0.0,
+    learnability=1.0,
+    weight_before=0.2,
+    target_weight=0.2,
+    weight_after=0.2,
+    held_by="",
+)
+HOT = replace(CALM, gap=0.6, decay=0.2, rejection=0.05, heat=0.4, target_weight=0.31, weight_after=0.3)
+
+
+def test_a_rise_names_its_signals_strongest_first() -> None:
+    assert sentence(HOT) == "sums rises 20.0% → 30.0%: heat 0.40 (gap to target 0.60, falling score 0.20)."
+
+
+def test_a_fall_of_a_cool_task_is_because_others_are_hotter() -> None:
+    fallen = replace(CALM, target_weight=0.1, weight_after=0.1)
+    assert sentence(fallen) == "sums falls 20.0% → 10.0%: heat 0.00, others are hotter."
+
+
+def test_a_fall_below_what_was_asked_for_is_because_of_the_bounds_of_others() -> None:
+    assert "the bounds of other tasks take the room" in sentence(replace(CALM, target_weight=0.25, weight_after=0.19))
+
+
+@pytest.mark.parametrize(
+    ("guard", "words"),
+    [
+        ("step limit", "the step limit let it go no further towards 31.0%"),
+        ("floor", "the floor kept it from falling to 31.0%"),
+        ("ceiling", "the ceiling kept it from 31.0%"),
+        ("epoch cap", "the epoch cap kept it from 31.0%: its rows would be repeated too often"),
+        ("core hold", "as a core task it is held at its prior share (the policy asked for 31.0%)"),
+        ("overfit guard", "it is cooled because its held-out loss rises while its score does not"),
+    ],
+)
+def test_the_guard_that_held_a_task_is_named(guard: str, words: str) -> None:
+    assert sentence(replace(HOT, held_by=guard)).endswith(f"; {words}.")
+
+
+def test_a_cooled_task_does_not_fall_because_others_are_hotter() -> None:
+    cooled = replace(CALM, target_weight=0.15, weight_after=0.1, held_by="overfit guard")
+    assert "hotter" not in sentence(cooled)
+
+
+def test_damping_is_said_with_what_is_left_of_the_heat() -> None:
+    assert "exposure brings no progress, so its heat counts 25%" in sentence(replace(HOT, learnability=0.25))
+
+
+def test_a_task_that_does_not_move_stays() -> None:
+    assert sentence(CALM).startswith("sums stays 20.0% → 20.0%")
+
+
+def test_only_the_largest_moves_are_told_largest_first() -> None:
+    tasks = [
+        replace(CALM, task=str(index), weight_after=0.2 + move) for index, move in enumerate([0.01, 0.04, -0.05, 0.03])
+    ]
+    told = sentences(tasks, held=None)
+    assert [text[0] for text in told] == ["2", "1", "3"]
+
+
+def test_small_moves_are_not_told() -> None:
+    assert sentences([replace(CALM, weight_after=0.204)], held=None) == ("No weight moved by half a point or more.",)
+
+
+def test_a_held_plan_says_why() -> None:
+    assert sentences([HOT], held="nothing was measured") == ("Weights kept: nothing was measured.",)

@@ -1,0 +1,322 @@
+"""Engine and ledger as one: calls that come twice, attempts, deaths between two lines, other people's ledgers."""
+
+import dataclasses
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from scheduler.errors import LedgerError, ReplayMismatchError, StateError
+from scheduler.keeper import HeatKeeper, replay
+from scheduler.ledger import LedgerWriter, read_ledger
+from scheduler.records import (
+    AttemptRecord,
+    CheckpointRecord,
+    DecisionRecord,
+    EndRecord,
+    IntervalRecord,
+    LateRecord,
+    RefusedRecord,
+    RestartRecord,
+    RunRecord,
+    SignalRecord,
+    SkippedRecord,
+    StageRecord,
+)
+from scheduler.setup import EngineSetup
+from tests.unit.scheduler.made import report, setup, signal
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "ledger.jsonl"
+
+
+def opened(path: Path, made: EngineSetup | None = None) -> HeatKeeper:
+    keeper = HeatKeeper.open(path, made or setup())
+    keeper.begin_attempt("first", 0)
+    return keeper
+
+
+def evaluate(keeper: HeatKeeper, step: int, *, attempt: int = 0, score: float = 0.3) -> None:
+    for name in keeper.memory.engine.index_of:
+        keeper.observe(signal(name, step=step, attempt=attempt, score=score))
+    keeper.evaluation_done(attempt, step)
+
+
+def kinds(path: Path) -> Counter[type]:
+    return Counter(type(record) for record in read_ledger(path))
+
+
+def test_a_call_repeated_writes_nothing_twice(path: Path) -> None:
+    keeper = opened(path)
+    for _ in range(3):
+        keeper.begin_attempt("first", 0)
+        keeper.observe(signal("a"))
+        keeper.observe(signal("a", step=5000))
+        keeper.evaluation_done(0, 0)
+        keeper.skip(25)
+        keeper.keep_late_plan(25)
+        keeper.observe_interval(report([1, 2, 3], step=25))
+        keeper.checkpoint(25)
+        keeper.end(25, "stopped")
+    kind_of_call = (
+        AttemptRecord,
+        DecisionRecord,
+        SkippedRecord,
+        LateRecord,
+        IntervalRecord,
+        CheckpointRecord,
+        EndRecord,
+    )
+    assert {kind: kinds(path)[kind] for kind in kind_of_call} == dict.fromkeys(kind_of_call, 1)
+    assert kinds(path)[SignalRecord] == 1
+
+
+def test_a_call_repeated_after_the_keeper_died_writes_nothing_twice(path: Path) -> None:
+    keeper = opened(path)
+    again = HeatKeeper.open(path, setup())
+    again.note_restart("engine", "came back")
+    again = HeatKeeper.open(path, setup())
+    assert again.begin_attempt("first", 0) == 0
+    evaluate(again, 0)
+    state = again.checkpoint(25)
+    last = HeatKeeper.open(path, setup())
+    evaluate(last, 0)
+    assert last.checkpoint(25) == state
+    assert (kinds(path)[AttemptRecord], kinds(path)[DecisionRecord], kinds(path)[CheckpointRecord]) == (1, 1, 1)
+    assert keeper.memory.attempt == 0
+
+
+def test_a_new_group_of_workers_after_a_death_is_a_new_attempt(path: Path) -> None:
+    evaluate(opened(path), 0)
+    assert HeatKeeper.open(path, setup()).begin_attempt("second", 0) == 1
+
+
+def test_a_death_between_a_decision_and_its_stage_is_made_good(path: Path) -> None:
+    made = setup(boundary={"type": "step", "step": 25})  # pyright: ignore[reportArgumentType]
+    keeper = opened(path, made)
+    evaluate(keeper, 0)
+    whole = path.read_text()
+    assert kinds(path)[StageRecord] == 1
+    path.write_text("".join(whole.splitlines(keepends=True)[:-1]))
+    HeatKeeper.open(path, made)
+    assert path.read_text() == whole
+
+
+def test_a_restart_rolls_the_engine_back_to_the_checkpoint(path: Path) -> None:
+    keeper = opened(path)
+    evaluate(keeper, 0)
+    state = json.loads(json.dumps(keeper.checkpoint(25)))
+    evaluate(keeper, 25, score=0.9)
+    assert keeper.begin_attempt("second", 25, state) == 1
+    assert keeper.memory.engine.state_dict() == state
+    assert keeper.memory.decided_step == 0
+    evaluate(keeper, 25, attempt=1)
+    assert keeper.memory.engine.plan.version == 2
+    assert replay(read_ledger(path)).engine.plan == keeper.memory.engine.plan
+
+
+def test_a_restart_without_a_checkpoint_begins_anew(path: Path) -> None:
+    keeper = opened(path)
+    initial = keeper.memory.engine.plan
+    evaluate(keeper, 0)
+    keeper.begin_attempt("second", 0)
+    assert keeper.memory.engine.plan == initial
+    assert keeper.memory.plan_in_force(0) == initial
+
+
+def test_a_checkpoint_at_step_zero_is_resumed_from_like_any_other(path: Path) -> None:
+    made = setup(mode="sync")
+    keeper = opened(path, made)
+    evaluate(keeper, 0)
+    state = keeper.checkpoint(0)
+    keeper.begin_attempt("second", 0, state)
+    assert keeper.memory.engine.plan.version == 1
+
+
+def test_a_plan_not_yet_in_force_at_the_checkpoint_leaves_the_older_one_in_force(path: Path) -> None:
+    keeper = opened(path)
+    evaluate(keeper, 0)
+    evaluate(keeper, 25)
+    keeper.checkpoint(25)
+    keeper.begin_attempt("second", 25)
+    assert keeper.memory.plan_in_force(25).version == 1
+    assert keeper.memory.plan_in_force(50).version == 2
+
+
+def test_signals_of_an_evaluation_the_old_workers_left_undecided_do_not_block_the_new_ones(path: Path) -> None:
+    keeper = opened(path)
+    evaluate(keeper, 0)
+    keeper.observe(signal("a", step=25, score=0.4))
+    keeper.checkpoint(25)
+    keeper.begin_attempt("second", 25)
+    evaluate(keeper, 25, attempt=1, score=0.4)
+    assert kinds(path)[RefusedRecord] == 0
+    assert replay(read_ledger(path)).engine.state_dict() == keeper.memory.engine.state_dict()
+
+
+def test_a_checkpoint_of_another_run_is_refused_and_nothing_changes(path: Path) -> None:
+    keeper = opened(path)
+    evaluate(keeper, 0)
+    state = keeper.checkpoint(25)
+    before, lines = keeper.memory.engine.state_dict(), len(keeper.lines)
+    with pytest.raises(LedgerError, match="resume from step 50, but the ledger has checkpoints at"):
+        keeper.begin_attempt("second", 50)
+    with pytest.raises(LedgerError, match="holds another engine state than the ledger"):
+        keeper.begin_attempt("second", 25, state | {"served": [1.0, 1.0, 1.0]})
+    assert (keeper.memory.engine.state_dict(), len(keeper.lines), keeper.memory.attempt) == (before, lines, 0)
+
+
+def test_signals_of_another_attempt_are_refused_by_its_number(path: Path) -> None:
+    keeper = opened(path)
+    keeper.observe(signal("a", attempt=1))
+    assert list(read_ledger(path))[-1] == RefusedRecord("a", 0, "from attempt 1; the run is at attempt 0")
+
+
+def test_signals_after_the_decision_are_late(path: Path) -> None:
+    keeper = opened(path)
+    evaluate(keeper, 25)
+    keeper.observe(signal("b", step=0))
+    assert list(read_ledger(path))[-1] == RefusedRecord(
+        "b", 0, "late: the evaluation at step 25 has already been decided on"
+    )
+
+
+@pytest.mark.parametrize("task", ["\ud800", ["a"], 10**5000, object(), "x" * 10_000], ids=type)
+def test_a_task_of_any_kind_is_refused_in_one_readable_line(path: Path, task: object) -> None:
+    keeper = opened(path)
+    keeper.observe(dataclasses.replace(signal("a"), task=task))  # pyright: ignore[reportArgumentType]
+    last = list(read_ledger(path))[-1]
+    assert isinstance(last, RefusedRecord)
+    assert len(last.reason) < 200
+    assert len(keeper.lines[-1]) < 800
+
+
+def test_the_evaluation_of_the_last_step_is_recorded_but_decides_nothing(path: Path) -> None:
+    keeper = opened(path, setup(total_steps=100))
+    evaluate(keeper, 100)
+    assert (kinds(path)[SignalRecord], kinds(path)[DecisionRecord]) == (3, 0)
+
+
+def test_in_lag1_a_plan_waits_for_the_evaluation_one_interval_before(path: Path) -> None:
+    keeper = opened(path)
+    assert keeper.ready_plan(0) is not None
+    assert keeper.ready_plan(25) is None
+    evaluate(keeper, 0)
+    plan = keeper.ready_plan(25)
+    assert plan is not None
+    assert (plan.version, plan.effective_from_step) == (1, 25)
+
+
+def test_in_sync_a_plan_waits_for_its_own_step_and_in_async_for_nothing(tmp_path: Path) -> None:
+    waiting, free = opened(tmp_path / "s", setup(mode="sync")), opened(tmp_path / "a", setup(mode="async"))
+    assert waiting.ready_plan(0) is None
+    evaluate(waiting, 0)
+    assert waiting.ready_plan(0) == waiting.memory.engine.plan
+    assert free.ready_plan(900) == free.memory.engine.plan
+
+
+def test_a_skipped_evaluation_is_not_waited_for(path: Path) -> None:
+    keeper = opened(path)
+    keeper.skip(0)
+    plan = keeper.ready_plan(25)
+    assert plan is not None
+    assert plan.version == 0
+
+
+def test_a_late_plan_is_kept_and_the_new_one_holds_from_the_next_boundary(path: Path) -> None:
+    keeper = opened(path)
+    assert keeper.keep_late_plan(25).version == 0
+    evaluate(keeper, 0)
+    assert LateRecord(step=25, awaited_step=0, kept_version=0) in list(read_ledger(path))
+    assert keeper.memory.plan_in_force(50).version == 1
+
+
+def test_the_age_of_the_evidence_behind_a_plan_is_recorded(path: Path) -> None:
+    keeper = opened(path)
+    evaluate(keeper, 0)
+    keeper.observe_interval(report([1, 1, 1], step=75, plan_version=1))
+    last = list(read_ledger(path))[-1]
+    assert isinstance(last, IntervalRecord)
+    assert last.staleness_steps == 75
+
+
+def test_workers_under_a_plan_the_run_never_made_are_an_error(path: Path) -> None:
+    with pytest.raises(LedgerError, match=r"step 25 begins under plan 7; the latest are \[0\]"):
+        opened(path).observe_interval(report([1, 1, 1], step=25, plan_version=7))
+
+
+def test_a_report_on_another_number_of_tasks_is_an_error_and_is_not_recorded(path: Path) -> None:
+    keeper = opened(path)
+    with pytest.raises(StateError, match="on 2 tasks; this run has 3"):
+        keeper.observe_interval(report([1, 1], step=25))
+    assert kinds(path)[IntervalRecord] == 0
+
+
+def test_another_configuration_is_refused_and_the_ledger_left_alone(path: Path) -> None:
+    opened(path)
+    path.write_bytes(path.read_bytes() + b'{"kind":"torn')
+    content = path.read_bytes()
+    with pytest.raises(StateError, match="written under another configuration; give the run another name"):
+        HeatKeeper.open(path, setup(total_steps=999))
+    assert path.read_bytes() == content
+
+
+def test_a_ledger_of_another_schema_or_with_a_broken_setup_is_refused(path: Path) -> None:
+    opened(path)
+    first = next(read_ledger(path))
+    assert isinstance(first, RunRecord)
+    with pytest.raises(LedgerError, match="schema version 99"):
+        replay([dataclasses.replace(first, schema_version=99)])
+    with pytest.raises(LedgerError, match="setup in the ledger's first record is not valid"):
+        replay([dataclasses.replace(first, setup={**first.setup, "more": 1})])
+    with pytest.raises(LedgerError, match="does not begin with a run record"):
+        replay([SkippedRecord(step=1)])
+    with pytest.raises(LedgerError, match="empty"):
+        replay([])
+
+
+def test_a_forged_initial_plan_is_not_replayed(path: Path) -> None:
+    opened(path)
+    first = next(read_ledger(path))
+    assert isinstance(first, RunRecord)
+    forged = dataclasses.replace(first, plan=dataclasses.replace(first.plan, weights=(0.5, 0.25, 0.25)))
+    with pytest.raises(ReplayMismatchError):
+        replay([forged])
+
+
+def test_a_recorded_signal_that_the_engine_refuses_is_not_replayed(path: Path) -> None:
+    keeper = opened(path)
+    told = list(read_ledger(path))
+    with pytest.raises(ReplayMismatchError, match=r"was accepted, but the engine refuses it: score is 2\.0"):
+        replay([*told, SignalRecord(signal("a", score=2.0))])
+    assert keeper.memory.attempt == 0
+
+
+def test_a_damaged_line_is_named_by_file_and_number(path: Path) -> None:
+    opened(path)
+    content = path.read_bytes()
+    for damage in (
+        b'{"kind":"skipped","step":"x"}\n',
+        b"\xff\xfe\n",
+        b'{"kind":"skipped"}\n',
+        b"[]\n",
+        b'{"kind":"??"}\n',
+    ):
+        path.write_bytes(content + damage)
+        with pytest.raises(LedgerError, match=r"ledger\.jsonl:3: "):
+            list(read_ledger(path))
+
+
+def test_no_ledger_is_said_with_the_remedy(tmp_path: Path) -> None:
+    with pytest.raises(LedgerError, match="no ledger here; give the directory of a run"):
+        list(read_ledger(tmp_path))
+
+
+def test_text_that_utf_8_cannot_hold_is_written_and_read_back(path: Path) -> None:
+    writer = LedgerWriter(path)
+    record = RestartRecord(actor="engine", detail="half \ud800 a pair \\ and ü")
+    writer.append(record)
+    assert list(read_ledger(path)) == [record]
