@@ -5,6 +5,7 @@
 Actors are owned by the driver and die with it; everything that must outlive it lies in the run directory.
 """
 
+import logging
 import os
 import signal
 import threading
@@ -63,6 +64,8 @@ def ray_cluster(launch: LaunchConfig, namespace: str) -> Iterator[None]:
     for name, value in _RAY_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(launch.worker_start_timeout_s)
+    if "RAY_AUTH_MODE" not in os.environ:  # Ray then turns token authentication on, and warns that it did
+        logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     address = launch.address or os.environ.get("RAY_ADDRESS")
     common: dict[str, Any] = {
         "namespace": namespace,

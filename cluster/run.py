@@ -1,5 +1,6 @@
 """`taskheat run`: from a resolved configuration to a finished run directory."""
 
+import sys
 import uuid
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from cluster.views.table import final_table
 from evalsvc.report.schema import Report
 from scheduler.errors import TaskheatError
 
-console = Console()
+console = Console(width=None if sys.stdout.isatty() else 120)
 
 
 def start_run(config: RunConfig, launch: LaunchConfig) -> Report | None:

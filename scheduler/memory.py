@@ -178,8 +178,33 @@ class RunMemory:
 
 def _compare(recorded: Record, recomputed: Record | None) -> None:
     if recorded != recomputed:
-        ours = "nothing" if recomputed is None else to_json(recomputed)
-        raise ReplayMismatchError(f"the ledger says    {to_json(recorded)}\nrecomputing gives  {ours}")
+        raise ReplayMismatchError(
+            f"{_difference(recorded, recomputed)}; the ledger was altered, or another version of taskheat wrote it: "
+            "replay it with that version"
+        )
+
+
+def _difference(recorded: Record, recomputed: Record | None) -> str:
+    """Where two records differ first, in words."""
+    kind = type(recorded).__name__
+    if recomputed is None or type(recomputed) is not type(recorded):
+        ours = "nothing" if recomputed is None else f"a {type(recomputed).__name__}"
+        return f"the ledger holds a {kind} where recomputing gives {ours}: {to_json(recorded)[:200]}"
+    theirs, ours = _leaves(dataclasses.asdict(recorded)), _leaves(dataclasses.asdict(recomputed))
+    where = next(path for path in theirs | ours if theirs.get(path) != ours.get(path))
+    version = f" of plan {recorded.plan.version}" if isinstance(recorded, RunRecord | DecisionRecord) else ""
+    return f"{kind}{version}: {where} is {theirs.get(where)!r} in the ledger, {ours.get(where)!r} recomputed"
+
+
+def _leaves(value: Any, path: str = "") -> dict[str, Any]:
+    """Scalars of nested dicts and sequences by dotted path."""
+    if isinstance(value, dict):
+        items = value.items()
+    elif isinstance(value, list | tuple):
+        items = enumerate(value)
+    else:
+        return {path: value}
+    return {leaf: scalar for key, item in items for leaf, scalar in _leaves(item, f"{path}.{key}".lstrip(".")).items()}
 
 
 def setup_of(first: Record) -> EngineSetup:

@@ -29,7 +29,7 @@ numbers = st.one_of(ratios, st.sampled_from([1e-12, 1e6, 1e300, 5e-324]), st.flo
 counts = st.one_of(st.integers(0, 200), st.just(2**53))
 no_numbers = st.sampled_from([None, "0.5", "\ud800", b"\xff", True, [0.5], {}, 1j, np.array([0.5]), object()])
 wrong_numbers = st.sampled_from(
-    [math.nan, math.inf, -math.inf, -1.0, -1, 1.5, 2**60, 10**5000, np.float32(0.5), np.int64(3)]
+    [math.nan, math.inf, -math.inf, -1.0, -1, 1.5, 2**60, 10**400, np.float32(0.5), np.int64(3)]
 )
 junk = no_numbers | wrong_numbers
 
@@ -105,20 +105,19 @@ def bad_signals(draw: st.DrawFn, *, step: int) -> TaskSignal:
     """Wrong in one field, or of an unknown task, another attempt, a step decided on or beyond the run."""
     wrong = draw(
         st.one_of(
-            st.tuples(st.sampled_from(TaskSignal.__slots__), junk),
+            st.tuples(st.sampled_from(sorted(TaskSignal.__slots__)), junk),
             st.sampled_from([("task", "ghost"), ("attempt", 1), ("step", TOTAL_STEPS + 1), ("num_probes", 0)]),
             st.sampled_from([("num_rejected", 17), ("num_human_rejected", 1), ("score", 1.0 + 1e-12)]),
             st.just(("step", step - INTERVAL)) if step > 0 else st.just(("step", -1)),
         ).filter(lambda pair: not _is_sound(*pair))
     )
-    return signal(**{"task": "t0", "step": step} | dict([wrong]))
+    fields: dict[str, Any] = {"task": "t0", "step": step} | dict([wrong])
+    return signal(**fields)
 
 
-def _is_sound(field: str, value: Any) -> bool:
-    """Whether this one of the junk values happens to be fine for the field."""
-    return field in ("loss", "score", "sampled_score", "format_compliance", "score_variance") and (
-        isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1
-    )
+def _is_sound(field: Any, value: Any) -> bool:
+    """Whether this one of the wrong values happens to be fine for the field."""
+    return field == "loss" and type(value) is float and 0 <= value < math.inf
 
 
 def assert_sound(engine: HeatEngine, before: tuple[float, ...]) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 from scheduler.engine import HeatEngine
 from scheduler.evaluation import Evaluation
 from scheduler.records import DecisionRecord
-from scheduler.setup import Boundary, EngineSetup, HeatPolicy, MixtureConfig, Policy
+from scheduler.setup import EngineSetup, HeatPolicy, MixtureConfig, Policy
 from scheduler.signals import IntervalReport, TaskSignal
 from scheduler.task import TaskSpec
 
@@ -20,7 +20,7 @@ def setup(
     num_rows: Sequence[int] | None = None,
     total_steps: int = 1000,
     batch_size: int = 16,
-    boundary: Boundary | None = None,
+    boundary: Any = None,
     policies: tuple[Policy, Policy] = (HeatPolicy(), HeatPolicy()),
     **mixture: Any,
 ) -> EngineSetup:

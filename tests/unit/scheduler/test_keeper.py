@@ -95,7 +95,7 @@ def test_a_new_group_of_workers_after_a_death_is_a_new_attempt(path: Path) -> No
 
 
 def test_a_death_between_a_decision_and_its_stage_is_made_good(path: Path) -> None:
-    made = setup(boundary={"type": "step", "step": 25})  # pyright: ignore[reportArgumentType]
+    made = setup(boundary={"type": "step", "step": 25})
     keeper = opened(path, made)
     evaluate(keeper, 0)
     whole = path.read_text()
@@ -173,6 +173,10 @@ def test_signals_of_another_attempt_are_refused_by_its_number(path: Path) -> Non
     keeper = opened(path)
     keeper.observe(signal("a", attempt=1))
     assert list(read_ledger(path))[-1] == RefusedRecord("a", 0, "from attempt 1; the run is at attempt 0")
+    keeper.observe(signal("a", attempt=False))
+    assert list(read_ledger(path))[-1] == RefusedRecord(
+        "a", 0, "attempt is False; expected a whole number from 0 to 2**53"
+    )
 
 
 def test_signals_after_the_decision_are_late(path: Path) -> None:
@@ -302,6 +306,7 @@ def test_a_damaged_line_is_named_by_file_and_number(path: Path) -> None:
         b'{"kind":"skipped","step":"x"}\n',
         b"\xff\xfe\n",
         b'{"kind":"skipped"}\n',
+        b'{"kind":"skipped","step":true}\n',
         b"[]\n",
         b'{"kind":"??"}\n',
     ):

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from scheduler.engine import HeatEngine
 from scheduler.errors import StateError
 from scheduler.setup import Boundary, CapabilityBoundary, FractionBoundary, StepBoundary
 from scheduler.stages import StageMachine
@@ -100,8 +101,6 @@ def test_a_mean_of_equal_values_reaches_that_value_despite_rounding() -> None:
 
 
 def test_a_task_never_measured_has_not_shown_the_capability() -> None:
-    from scheduler.engine import HeatEngine
-
     engine = HeatEngine(setup(("a", "b"), boundary=CapabilityBoundary(over="worst", evaluations=1, max_steps=900)))
     evaluate(engine, 0, {"a": {"format_compliance": 1.0}})
     assert engine.stages.stage == 1
