@@ -15,14 +15,17 @@ from scheduler.errors import TaskheatError
 
 
 class _Group(click.Group):
-    """Prints our own errors as one message, without a traceback, with exit code 2."""
+    """Prints our own errors as one message, without a traceback, with their exit code."""
 
     def invoke(self, ctx: click.Context) -> object:
         try:
             return super().invoke(ctx)
         except TaskheatError as error:
             click.echo(f"error: {error}", err=True)
-            sys.exit(2)
+            sys.exit(error.exit_code)
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            sys.exit(130)
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -49,10 +52,7 @@ def run(arguments: tuple[str, ...], launch: Path | None, resume: Path | None, dr
 
         resume_run(resume)
         return
-    files = [Path(argument) for argument in arguments if "=" not in argument]
-    overrides = [argument for argument in arguments if "=" in argument]
-    if not files:
-        raise click.UsageError("give at least one CONFIG.yaml")
+    files, overrides = _files_and_overrides(arguments)
     ours = [override for override in overrides if not override.startswith("launch.")]
     theirs = [override.removeprefix("launch.") for override in overrides if override.startswith("launch.")]
     config = load_config(RunConfig, files=files, overrides=ours)
@@ -70,10 +70,74 @@ def run(arguments: tuple[str, ...], launch: Path | None, resume: Path | None, dr
     start_run(config, launch_config)
 
 
+def _files_and_overrides(arguments: tuple[str, ...]) -> tuple[list[Path], list[str]]:
+    files = [Path(argument) for argument in arguments if "=" not in argument]
+    if not files:
+        raise click.UsageError("give at least one CONFIG.yaml")
+    return files, [argument for argument in arguments if "=" in argument]
+
+
 def _run_name(config_file: Path) -> str:
     """Folder of the config and the time, in the characters that `output.name` allows."""
     folder = re.sub(r"[^A-Za-z0-9._-]+", "-", config_file.absolute().parent.name).lstrip("-._")
     return f"{folder or 'run'}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+@main.command()
+@click.argument("arguments", nargs=-1, metavar="CONFIG.yaml [MORE.yaml ...] [a.b=value ...]")
+@click.option("--init", type=click.Path(path_type=Path), metavar="TASKS.yaml", help="Write first task cards and stop.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def prepare(arguments: tuple[str, ...], init: Path | None, as_json: bool) -> None:
+    """Read, verify, tokenise and split the data of a run, and say what was found; a later run finds it ready."""
+    from cluster.config import RunConfig
+    from cluster.preflight import check_files
+    from cluster.prepare import prepare_run, write_first_cards
+    from cluster.settings import load_config
+
+    if init is not None and as_json:
+        raise click.UsageError("--init writes a file and prints no JSON; give one of the two")
+    files, overrides = _files_and_overrides(arguments)
+    config = load_config(RunConfig, files=files, overrides=overrides)
+    check_files(config)
+    if init is not None:
+        num_tasks = write_first_cards(config.data, init)
+        click.echo(f"{init}: {num_tasks} task cards; correct them, and name the file in data.tasks_file")
+        return
+    preparation = prepare_run(config)
+    click.echo(preparation.to_json() if as_json else str(preparation))
+
+
+@main.command()
+@click.argument("run_directory", type=click.Path(path_type=Path))
+@click.option("--sample", metavar="ID", help="When this row was trained: its id, or FILE:LINE.")
+@click.option("--output", metavar="TEXT", help="The training rows whose answers are nearest to this output.")
+@click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, help="How many rows for --output.")
+@click.option("--task", metavar="NAME", help="Look in this task only.")
+@click.option("--prepared", type=click.Path(path_type=Path), help="The prepared data, where it was moved.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def trace(
+    run_directory: Path,
+    *,
+    sample: str | None,
+    output: str | None,
+    top: int,
+    task: str | None,
+    prepared: Path | None,
+    as_json: bool,
+) -> None:
+    """Say when and how often a row was trained, or which trained rows are nearest to an output."""
+    if (sample is None) == (output is None):
+        raise click.UsageError("give --sample ID or --output TEXT, one of them")
+    from cluster.trace import TracedRun, trace_output, trace_sample
+    from cluster.views.trace_text import as_json_text, neighbours_text, traces_text
+
+    run = TracedRun.open(run_directory, prepared=prepared)
+    if sample is not None:
+        found = trace_sample(run, sample, task=task)
+        click.echo(as_json_text(found) if as_json else traces_text(found))
+    elif output is not None:
+        neighbours = trace_output(run, output, top=top, task=task)
+        click.echo(as_json_text(neighbours) if as_json else neighbours_text(neighbours))
 
 
 @main.command()

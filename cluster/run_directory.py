@@ -133,6 +133,20 @@ class RunDirectory:
         partial.write_text(json.dumps(self.read_manifest() | fields, indent=2, ensure_ascii=False), encoding="utf-8")
         partial.replace(self.manifest)
 
+    def bind_data(self, prepared: Path) -> None:
+        """Remember which prepared data the run trains on.
+
+        Raises:
+            RunDirectoryError: It was started on other data.
+        """
+        before = self.read_manifest().get("prepared", str(prepared))
+        if before != str(prepared):
+            raise RunDirectoryError(
+                f"{self.root} was started on other data (prepared in {before}, now {prepared}): a source, a card or "
+                "the tokenizer changed; restore it to go on, or start a new run"
+            )
+        self.update_manifest(prepared=str(prepared))
+
     def keep_quarantine(self, prepared: Path) -> None:
         """Copy the refused rows of the prepared data into the run."""
         shutil.copyfile(prepared / "quarantine.parquet", self.root / "quarantine.parquet")

@@ -1,6 +1,6 @@
 """From configuration to the parts' own inputs: task cards, prepared data, engine setup, worker job."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,6 +51,22 @@ def task_cards(config: RunConfig) -> dict[str, TaskSpec]:
     return {name: TaskSpec(name=name, **card.model_dump()) for name, card in cards.items()}
 
 
+def prepare_data(config: RunConfig, cards: Mapping[str, TaskSpec]) -> Prepared:
+    """Prepare the rows under `output.dir`, or find them prepared there.
+
+    Raises:
+        DataError: Rows or sources cannot be used.
+    """
+    return prepare(
+        config.data,
+        specs=cards,
+        make_tokenizer=lambda texts: _tokenizer(config, texts),
+        chat_template="auto" if isinstance(config.model, TinyModel) else config.model.chat_template,
+        out_dir=config.output.dir / PREPARED_FOLDER,
+        seed=config.seed,
+    )
+
+
 def gather_inputs(config: RunConfig) -> Inputs:
     """Prepare the data and set up the engine; everything that can be refused is refused here.
 
@@ -59,14 +75,7 @@ def gather_inputs(config: RunConfig) -> Inputs:
         ConfigError: Tasks, weights or bounds contradict each other.
     """
     cards = task_cards(config)
-    prepared = prepare(
-        config.data,
-        specs=cards,
-        make_tokenizer=lambda texts: _tokenizer(config, texts),
-        chat_template="auto" if isinstance(config.model, TinyModel) else config.model.chat_template,
-        out_dir=config.output.dir / PREPARED_FOLDER,
-        seed=config.seed,
-    )
+    prepared = prepare_data(config, cards)
     tasks = tuple(cards.get(name) or TaskSpec(name=name) for name in prepared.task_names)
     first, last = config.stages[0], config.stages[-1]
     engine = EngineSetup(

@@ -7,14 +7,17 @@
     ├── RunDirectoryError       the run directory belongs to another run, or is not a run
     ├── StateError              a saved state does not fit the object it is loaded into
     ├── LedgerError             a ledger is damaged or does not say what it must
-    └── ReplayMismatchError          recomputing a ledger gave another plan than the one recorded
+    ├── ReplayMismatchError     recomputing a ledger gave another plan than the one recorded
+    └── RunFailedError          the workers failed more often than allowed (exit code 1, not 2)
 
 A message names the value, the place and the remedy. Assertions are kept for what cannot happen.
 """
 
 
 class TaskheatError(Exception):
-    """Base of every error a user can meet."""
+    """Base of every error a user can meet. `exit_code` is the command's: 2 says that the user must change something."""
+
+    exit_code = 2
 
 
 class ConfigError(TaskheatError):
@@ -43,3 +46,9 @@ class LedgerError(TaskheatError):
 
 class ReplayMismatchError(TaskheatError):
     """Recomputing a ledger gave another plan than the one recorded."""
+
+
+class RunFailedError(TaskheatError):
+    """The workers failed more often than `launch.max_failures` allows."""
+
+    exit_code = 1

@@ -1,0 +1,331 @@
+"""`taskheat trace`: when and how often a row was trained, and which trained rows stand behind an output.
+
+    ledger ─► seed, rows per task, plans ─► the sample stream, drawn again ─► (task, row) of every slot of every step
+    prepared store ─► the text and lineage of (task, row)
+
+The ledger gives row numbers; the store the run was made from gives them their text. A store is taken for the run's own
+only if the tokens counted with it are those the workers reported, to the token. A restart changes nothing here: what it
+undid is not part of the surviving history.
+
+What this does not do: measure influence. Nearness says that a row has the output's wording, not that it caused it.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cluster.run_directory import RunDirectory
+from evalsvc.report.history import RunHistory
+from scheduler.errors import DataError, ReplayMismatchError
+from scheduler.ledger import read_ledger
+from scheduler.plan import MixturePlan
+from scheduler.setup import EngineSetup
+from train.data.nearest import similarities
+from train.data.row import Message, Refusal
+from train.data.split import SPLITS, SplitName
+from train.data.store import TokenStore
+from train.stream.mixture import Batch, MixtureStream
+
+_NUM_SUGGESTED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRow:
+    """A row as the run knew it: where it came from, which set it was in, what it says.
+
+    `row` is its number within its task and split; `difficulty` the mean of its factors, None where it has none.
+    """
+
+    task: str
+    split: SplitName
+    row: int
+    id: str
+    source: str
+    line: int
+    content_hash: str
+    difficulty: float | None
+    language: str | None
+    licence: str | None
+    reviewer: str | None
+    review_status: str | None
+    parent_id: str | None
+    messages: tuple[Message, ...]
+    answer: str
+
+
+_COLUMNS = [field.name for field in fields(StoredRow) if field.name not in ("task", "split", "row")]
+
+
+@dataclass(frozen=True, slots=True)
+class Exposure:
+    """One time a row was trained.
+
+    Attributes:
+        step: The optimiser step, from 0.
+        plan_version: The plan in force.
+        stage: The plan's stage.
+        weight: The plan's weight of the row's task.
+        epoch: Which pass over the task's rows, from 1.
+    """
+
+    step: int
+    plan_version: int
+    stage: int
+    weight: float
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class SampleTrace:
+    """A row and every time it was trained, in order; a held-out row never was."""
+
+    sample: StoredRow
+    exposures: tuple[Exposure, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SampleTraces:
+    """What an id stands for: rows of the run (several, where ids repeat), and refused rows at that place of a file."""
+
+    samples: tuple[SampleTrace, ...]
+    refusals: tuple[Refusal, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """A training row whose answer is near to an output: `similarity` in [0, 1] (see `train.data.nearest`)."""
+
+    similarity: float
+    times_trained: int
+    sample: StoredRow
+
+
+@dataclass(frozen=True, slots=True)
+class TracedRun:
+    """A run's surviving history with the store it was made from.
+
+    `times_trained`: per task, int64 [training rows].
+    """
+
+    history: RunHistory
+    setup: EngineSetup
+    prepared: Path
+    store: TokenStore
+    times_trained: tuple[np.ndarray, ...]
+
+    @classmethod
+    def open(cls, root: Path, *, prepared: Path | None = None) -> "TracedRun":
+        """Read a run.
+
+        Args:
+            root: The run's directory.
+            prepared: The prepared data, if it no longer lies where the run found it.
+
+        Raises:
+            LedgerError: No ledger, or a damaged one.
+            ReplayMismatchError: The ledger's plans do not give the counts it reports.
+            DataError: The prepared data is not there, or is not what the run was trained on.
+        """
+        history = RunHistory()
+        for record in read_ledger(root):
+            history.observe(record)
+        setup = history.run_setup
+        times = [np.zeros(num_rows, dtype=np.int64) for num_rows in setup.num_rows]
+        for batch, _ in _batches(history, setup):
+            for task in np.unique(batch.tasks).tolist():
+                np.add.at(times[task], batch.rows[batch.tasks == task], 1)
+        path, store = _find_store(root, prepared, history, setup, times)
+        return cls(history=history, setup=setup, prepared=path, store=store, times_trained=tuple(times))
+
+    def task_numbers(self, task: str | None) -> list[int]:
+        """The number of the named task, or of all.
+
+        Raises:
+            DataError: The run has no such task.
+        """
+        names = self.store.task_names
+        if task is None:
+            return list(range(len(names)))
+        if task not in names:
+            raise DataError(f"--task: the run has no task {task!r}; it has {', '.join(names)}")
+        return [names.index(task)]
+
+
+def trace_sample(run: TracedRun, wanted: str, *, task: str | None = None) -> SampleTraces:
+    """Every row that `wanted` names, and when it was trained.
+
+    Args:
+        run: The run.
+        wanted: A row's id, or its place: `file name:line`, or `path:line`.
+        task: Look in this task only.
+
+    Raises:
+        DataError: Nothing has that id (names the nearest ones), or the run has no such task.
+    """
+    numbers = run.task_numbers(task)
+    found = [
+        stored
+        for number in numbers
+        for split in SPLITS
+        for stored in _read_rows(run.store, number, split, lambda table: _named(table, wanted))
+    ]
+    names = {run.store.task_names[number] for number in numbers}
+    refusals = [
+        refusal
+        for refusal in _read_quarantine(run.prepared / "quarantine.parquet")
+        if wanted in _places(refusal.source, refusal.line) and (task is None or refusal.task in names)
+    ]
+    if not found and not refusals:
+        raise DataError(_unknown_id(run, wanted, numbers))
+    exposures = _exposures(run, [stored for stored in found if stored.split == "train"])
+    return SampleTraces(
+        samples=tuple(SampleTrace(stored, exposures.get((stored.task, stored.row), ())) for stored in found),
+        refusals=tuple(refusals),
+    )
+
+
+def trace_output(run: TracedRun, output: str, *, top: int, task: str | None = None) -> list[Neighbour]:
+    """The training rows whose answers are nearest to `output`, nearest first; of equally near ones, the most trained.
+
+    Only answers are compared: the loss is on nothing else. Rows that share no wording are left out.
+    """
+    numbers = run.task_numbers(task)
+    answers = [answer for number in numbers for answer in _column(run.store, number, "train", "answer")]
+    places = [(number, row) for number in numbers for row in range(run.store.num_rows(number, "train"))]
+    nearness = similarities(answers, output)
+    times = np.concatenate([run.times_trained[number] for number in numbers])
+    neighbours = []
+    for place in np.lexsort((-times, -nearness))[:top].tolist():
+        if nearness[place] > 0:
+            number, row = places[place]
+            (stored,) = _read_rows(run.store, number, "train", lambda _, row=row: [row])
+            neighbours.append(Neighbour(round(float(nearness[place]), 4), int(times[place]), stored))
+    return neighbours
+
+
+def _batches(history: RunHistory, setup: EngineSetup) -> Iterator[tuple[Batch, MixturePlan]]:
+    """Every batch up to the last surviving boundary, with the plan it was drawn under."""
+    stream = MixtureStream(num_rows=setup.num_rows, batch_size=setup.global_batch_size, seed=setup.seed)
+    plan = history.plans[0]
+    for boundary in history.boundaries:
+        while stream.step < boundary.report.step:
+            yield stream.next_batch(), plan
+        plan = boundary.plan
+        stream.set_weights(np.array(plan.weights))
+        if tuple(stream.num_samples.tolist()) != boundary.report.num_samples:
+            raise ReplayMismatchError(
+                f"step {boundary.report.step}: the samples trained are not those that seed and plans give; "
+                "`taskheat replay` says where they part"
+            )
+
+
+def _exposures(run: TracedRun, rows: Sequence[StoredRow]) -> dict[tuple[str, int], tuple[Exposure, ...]]:
+    """Every time each of some training rows was trained, by (task, row)."""
+    names = run.store.task_names
+    keys = {(names.index(stored.task), stored.row): (stored.task, stored.row) for stored in rows}
+    found: dict[tuple[str, int], list[Exposure]] = {key: [] for key in keys.values()}
+    for batch, plan in _batches(run.history, run.setup) if keys else ():
+        for (task, row), key in keys.items():
+            for _ in range(np.count_nonzero((batch.tasks == task) & (batch.rows == row))):
+                epoch = len(found[key]) + 1  # an epoch holds every row once
+                found[key].append(Exposure(batch.step, plan.version, plan.stage, plan.weights[task], epoch))
+    return {key: tuple(exposures) for key, exposures in found.items()}
+
+
+def _find_store(
+    root: Path, prepared: Path | None, history: RunHistory, setup: EngineSetup, times: Sequence[np.ndarray]
+) -> tuple[Path, TokenStore]:
+    """The store whose tasks, rows and tokens are the run's: where it is said to be, else beside the run."""
+    recorded = RunDirectory(root).read_manifest().get("prepared")
+    beside = root.absolute().parent / ".prepared"
+    if prepared is not None:
+        candidates = [prepared]
+    elif recorded is not None:
+        candidates = [Path(recorded), beside / Path(recorded).name]
+    else:
+        candidates = sorted(beside.iterdir()) if beside.is_dir() else []
+    there = [path for path in dict.fromkeys(candidates) if (path / "summary.json").is_file()]
+    for path in there:
+        store = TokenStore.open(path / "store")
+        if _is_of_run(store, history, setup, times):
+            return path, store
+    looked = ", ".join(str(path) for path in candidates) or str(beside)
+    problem = "is not the data this run was trained on" if there else "holds no prepared data"
+    raise DataError(
+        f"{root}: {looked} {problem} (tasks, rows and supervised tokens must be the ledger's); prepare the data of the "
+        f"run again (taskheat prepare {root / 'config.yaml'}), or say where it lies with --prepared FOLDER"
+    )
+
+
+def _is_of_run(store: TokenStore, history: RunHistory, setup: EngineSetup, times: Sequence[np.ndarray]) -> bool:
+    if store.task_names != tuple(task.name for task in setup.tasks):
+        return False
+    if tuple(store.num_rows(task) for task in range(len(times))) != setup.num_rows:
+        return False
+    if not history.boundaries:
+        return True
+    num_tokens = tuple(int(counts @ store.supervised_lengths(task)) for task, counts in enumerate(times))
+    return num_tokens == history.boundaries[-1].report.num_tokens
+
+
+def _table(store: TokenStore, task: int, split: SplitName) -> pa.RecordBatch:
+    """Record batch i of a split's file holds the rows of task i."""
+    return pa.ipc.open_file(pa.memory_map(str(store.path / f"{split}.arrow"))).get_batch(task)
+
+
+def _column(store: TokenStore, task: int, split: SplitName, name: str) -> list[str]:
+    return _table(store, task, split).column(name).to_pylist()
+
+
+def _read_rows(
+    store: TokenStore, task: int, split: SplitName, choose: Callable[[pa.RecordBatch], list[int]]
+) -> list[StoredRow]:
+    """The rows of one task and split that `choose` picks by number."""
+    table = _table(store, task, split)
+    chosen = choose(table)
+    if not chosen:
+        return []
+    records = table.select(_COLUMNS).take(pa.array(chosen)).to_pylist()
+    return [
+        StoredRow(
+            task=store.task_names[task],
+            split=split,
+            row=row,
+            messages=tuple((role, content) for role, content in json.loads(record.pop("messages"))),
+            **record,
+        )
+        for row, record in zip(chosen, records, strict=True)
+    ]
+
+
+def _named(table: pa.RecordBatch, wanted: str) -> list[int]:
+    columns = (table.column(name).to_pylist() for name in ("id", "source", "line"))
+    return [
+        row
+        for row, (row_id, source, line) in enumerate(zip(*columns, strict=True))
+        if wanted == row_id or (wanted.endswith(f":{line}") and wanted in _places(source, line))
+    ]
+
+
+def _places(source: str, line: int) -> tuple[str, ...]:
+    """The ways to name a line of a file; the first is the id of a row that has none of its own."""
+    path = Path(source)
+    return f"{path.stem}:{line}", f"{path.name}:{line}", f"{source}:{line}"
+
+
+def _read_quarantine(path: Path) -> list[Refusal]:
+    return [Refusal(**record) for record in pq.read_table(path).to_pylist()] if path.is_file() else []
+
+
+def _unknown_id(run: TracedRun, wanted: str, tasks: Sequence[int]) -> str:
+    every_id = (name for task in tasks for split in SPLITS for name in _column(run.store, task, split, "id"))
+    ids = list(dict.fromkeys(every_id))
+    nearness = similarities(ids, wanted)
+    nearest = [ids[place] for place in np.argsort(-nearness, kind="stable")[:_NUM_SUGGESTED] if nearness[place] > 0]
+    listed = f"the nearest of its {len(ids):,} ids: {', '.join(nearest)}" if nearest else f"its ids are like {ids[0]}"
+    return f"--sample: no row of this run has the id {wanted!r}; {listed} (a row is also found by FILE:LINE)"

@@ -1,0 +1,201 @@
+"""A whole run in this process: the real worker loop, engine, ledger and evaluation, called one after the other."""
+
+import shutil
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from ray.train import Checkpoint
+from ray.train.v2._internal.execution.train_fn_utils import LocalTrainFnUtils, set_train_fn_utils
+
+from cluster.config import RunConfig
+from cluster.setup import Inputs, gather_inputs
+from evalsvc.evaluator import make_evaluator
+from scheduler.engine import HeatEngine
+from scheduler.keeper import HeatKeeper
+from scheduler.signals import IntervalReport
+from tests.integration.tiny_run import write_tasks
+from train.coordination import PlanAnswer
+from train.data.store import TokenStore
+from train.loop import Worker, WorkerJob, WorkerResult
+from train.model import build_model, load_snapshot
+
+INTERVAL, STEPS, SEED = 3, 14, 0
+
+
+class CrashError(Exception):
+    """The worker dies here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Disturbances:
+    """What goes wrong, or is asked for, at which boundary.
+
+    `stop_at`: a request to stop has come. `crash_at`: the worker dies before it gets its plan. `unreachable_at`: the
+    engine does not answer. `late_at`: the evaluation of this step's snapshot is done only after the next boundary.
+    """
+
+    stop_at: int | None = None
+    crash_at: int | None = None
+    unreachable_at: int | None = None
+    late_at: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LocalRun:
+    """The inputs of a run and where it is kept; `start` it as often as it takes."""
+
+    config: RunConfig
+    inputs: Inputs
+    folder: Path
+
+    @property
+    def ledger(self) -> Path:
+        return self.folder / "ledger.jsonl"
+
+    @property
+    def weights(self) -> bytes:
+        return (self.folder / "result" / "model.safetensors").read_bytes()
+
+    @property
+    def checkpoints(self) -> list[int]:
+        return sorted(int(path.name) for path in (self.folder / "checkpoints").glob("*"))
+
+    def start(self, disturbances: Disturbances | None = None) -> WorkerResult:
+        """One worker group: from the last checkpoint, if there is one, until it ends."""
+        set_train_fn_utils(_Session(self.folder / "checkpoints", self.checkpoints))
+        try:
+            return Worker(self._job(disturbances or Disturbances())).run()
+        finally:
+            set_train_fn_utils(None)
+
+    def _job(self, disturbances: Disturbances) -> WorkerJob:
+        config, prepared = self.config, self.inputs.prepared
+        return WorkerJob(
+            seed=config.seed,
+            model=config.model,
+            train=config.train,
+            stages=(config.stages[0].training(config.train), config.stages[-1].training(config.train)),
+            initial_plan=HeatEngine(self.inputs.engine).plan,
+            interval_steps=self.inputs.engine.interval_steps,
+            mode=config.mixture.mode,
+            store=prepared.store_path,
+            tokenizer=prepared.tokenizer_path,
+            export_to=self.folder / "result",
+            coordinator=_Factory(self, disturbances),
+        )
+
+
+def local_run(folder: Path, name: str, data: list[Path], **settings: Mapping[str, Any]) -> LocalRun:
+    """Two stages, fourteen steps, an evaluation every three; `settings` are laid over sections of the config."""
+    sections: dict[str, Any] = {
+        "model": {"type": "tiny", "hidden_size": 16, "num_layers": 1, "num_heads": 2, "vocab_size": 300},
+        "data": {"sources": [str(path) for path in data], "probes_per_task": 4, "test_per_task": 4},
+        "train": {
+            "steps": STEPS,
+            "global_batch_size": 6,
+            "micro_batch_size": 3,
+            "learning_rate": 0.02,
+            "warmup_steps": 2,
+            "checkpoint_every_intervals": 2,
+        },
+        "mixture": {"interval_steps": INTERVAL},
+        "evaluation": {"max_new_tokens": 4, "sampled_probes": 2, "samples_per_probe": 2},
+        "output": {"dir": str(folder)},
+    }
+    sections["stages"] = [
+        {"name": "first", "until": {"type": "step", "step": 2 * INTERVAL}},
+        {"name": "last", "learning_rate": 0.01},
+    ]
+    config = RunConfig.model_validate(
+        {**sections, **{key: {**sections[key], **values} for key, values in settings.items()}, "seed": SEED}
+    )
+    return LocalRun(config=config, inputs=gather_inputs(config), folder=folder / name)
+
+
+def small_tasks(folder: Path) -> list[Path]:
+    return write_tasks(folder, num_rows=40)
+
+
+class _Session(LocalTrainFnUtils):
+    """Ray Train's session of a single process, which keeps every reported checkpoint as Ray's storage does."""
+
+    def __init__(self, storage: Path, kept: list[int]) -> None:
+        super().__init__(experiment_name="local")
+        self._storage = storage
+        self._last_checkpoint = Checkpoint.from_directory(str(storage / str(kept[-1]))) if kept else None
+
+    def report(self, metrics: dict[str, Any], checkpoint: Checkpoint | None = None, **_: Any) -> None:
+        assert checkpoint is not None
+        path = shutil.copytree(checkpoint.path, self._storage / str(metrics["step"]))
+        super().report(metrics, Checkpoint.from_directory(str(path)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Factory:
+    run: LocalRun
+    disturbances: Disturbances
+
+    def open(self) -> "_Coordinator":
+        return _Coordinator(self.run, self.disturbances)
+
+
+@dataclass
+class _Coordinator:
+    """`train.coordination.Coordinator` without processes: a snapshot is evaluated as soon as it is published."""
+
+    run: LocalRun
+    disturbances: Disturbances
+    waiting: list[dict[str, Any]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        inputs, config = self.run.inputs, self.run.config
+        tokenizer = inputs.prepared.tokenizer
+        self.keeper = HeatKeeper.open(self.run.ledger, inputs.engine)
+        self.model: Any = build_model(config.model, tokenizer, device=torch.device("cpu"), seed=config.seed)
+        store = TokenStore.open(inputs.prepared.store_path)
+        self.evaluator = make_evaluator(
+            tokenizer, store, tasks=inputs.tasks, config=config.evaluation, seed=config.seed
+        )
+
+    def begin(self, step: int, engine_state: dict[str, Any] | None) -> int:
+        return self.keeper.begin_attempt(uuid.uuid4().hex, step, engine_state)
+
+    def plan_for(self, step: int) -> PlanAnswer | None:
+        if step == self.disturbances.crash_at:
+            raise CrashError
+        if step == self.disturbances.unreachable_at:
+            return None
+        plan = self.keeper.ready_plan(step) or self.keeper.keep_late_plan(step)
+        return PlanAnswer(plan=plan, stop=step == self.disturbances.stop_at)
+
+    def publish(self, **snapshot: Any) -> None:
+        self.waiting.append(snapshot)
+        if snapshot["step"] != self.disturbances.late_at:
+            self._evaluate()
+
+    def report(self, report: IntervalReport) -> None:
+        self.keeper.observe_interval(report)
+
+    def checkpoint(self, step: int) -> dict[str, Any]:
+        return self.keeper.checkpoint(step)
+
+    def pulse(self, *, step: int, loss: float, samples_per_s: float) -> None:
+        assert 0 < step <= self.run.config.train.steps
+        assert loss > 0
+        assert samples_per_s > 0
+
+    def finish(self, *, step: int, reason: str) -> None:
+        self._evaluate()
+        self.keeper.end(step, reason)
+
+    def _evaluate(self) -> None:
+        for snapshot in self.waiting:
+            load_snapshot(self.model, snapshot.pop("weights"))
+            for signal in self.evaluator.evaluate(self.model.eval(), **snapshot):
+                self.keeper.observe(signal)
+            self.keeper.evaluation_done(snapshot["attempt"], snapshot["step"])
+        self.waiting.clear()

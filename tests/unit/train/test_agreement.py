@@ -1,0 +1,61 @@
+"""Ranks receive rank 0's plan bit for bit, and notice when they do not stand at the same place."""
+
+from pathlib import Path
+
+import torch.distributed as dist
+
+from scheduler.plan import MixturePlan
+from tests.unit.train.made import on_every_rank
+from train.agreement import assert_agreement, broadcast_plan
+
+WEIGHTS = (0.1, 1 / 3, 5e-324, 1.0 - 0.1 - 1 / 3)
+PLAN = MixturePlan(
+    version=7, source_step=-1, effective_from_step=2**31 + 1, stage=2, stage_start_step=2**31, weights=WEIGHTS
+)
+OTHER = MixturePlan(
+    version=0, source_step=3, effective_from_step=0, stage=1, stage_start_step=0, weights=(0.25, 0.25, 0.25, 0.25)
+)
+
+
+def receive(rank: int) -> list[tuple[MixturePlan, bool]]:
+    """Rank 0 has a plan, rank 1 none, rank 2 another and a wish to stop of its own."""
+    mine = {0: PLAN, 1: None, 2: OTHER}[rank]
+    return [broadcast_plan(mine, stop=(stop and rank == 0) or rank == 2, num_tasks=4) for stop in (False, True)]
+
+
+def compare(rank: int, values_of_ranks: list[list[tuple[int, ...]]]) -> list[str]:
+    """What each round of values gives on this rank: agreement, or the error; then that the group still works."""
+    found = []
+    for values in values_of_ranks:
+        try:
+            assert_agreement(*values[rank])
+            found.append("agreed")
+        except RuntimeError as error:
+            found.append(str(error))
+    dist.barrier()
+    return found
+
+
+def test_every_rank_gets_the_plan_and_the_stop_flag_of_rank_0_and_nobody_elses(tmp_path: Path) -> None:
+    for received in on_every_rank(receive, num_ranks=3, folder=tmp_path):
+        assert received == [(PLAN, False), (PLAN, True)]
+        assert received[0][0].digest() == PLAN.digest()
+
+
+def test_a_rank_that_differs_in_any_value_is_noticed_by_all(tmp_path: Path) -> None:
+    top = (1 << 63) - 1
+    rounds = [
+        [(5, top, 0), (5, top, 0)],
+        [(5, top, 0), (5, top - 1, 0)],
+        [(4, 1, 0), (5, 1, 0)],
+        [(0, 0, 1), (0, 0, 0)],
+        [(9, 9, 9), (9, 9, 9)],
+    ]
+    for rank, found in enumerate(on_every_rank(compare, rounds, num_ranks=2, folder=tmp_path)):
+        assert [result == "agreed" for result in found] == [True, False, False, False, True]
+        assert f"ranks disagree on (step, plan, samples served): {list(rounds[1][rank])} here" in found[1]
+
+
+def test_alone_a_process_agrees_with_itself_and_keeps_its_plan() -> None:
+    assert_agreement(1, 2, 3)
+    assert broadcast_plan(PLAN, stop=True, num_tasks=4) == (PLAN, True)

@@ -1,0 +1,58 @@
+"""What a run leaves behind loads with plain transformers and peft, and computes the same."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from tests.unit.train.made import llama
+from train.config import PretrainedModel, TinyModel
+from train.export import export_model
+from train.model import build_model, trainable_parameters
+from train.tokenizer import fingerprint, train_byte_tokenizer
+
+CPU = torch.device("cpu")
+TOKENIZER = train_byte_tokenizer(["copy a b c", "the sum of 12 and 345"] * 20, vocab_size=300)
+PROMPT = torch.arange(3, 12)[None]
+
+
+def moved(model: torch.nn.Module) -> torch.nn.Module:
+    """The model with every trained weight away from where it began."""
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in trainable_parameters(model).values():
+            parameter.add_(torch.randn_like(parameter), alpha=0.1)
+    return model.eval()
+
+
+@torch.no_grad()
+def test_full_weights_and_tokenizer_load_with_transformers(tmp_path: Path) -> None:
+    config = TinyModel(hidden_size=16, num_layers=1, num_heads=2)
+    model = moved(build_model(config, TOKENIZER, device=CPU, seed=0))
+    export_model(model, TOKENIZER, tmp_path / "new" / "model")
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "new" / "model")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "new" / "model")
+    assert torch.equal(loaded(PROMPT).logits, model(PROMPT).logits)
+    assert loaded.config.eos_token_id == tokenizer.eos_token_id == TOKENIZER.eos_token_id
+    assert tokenizer.chat_template == TOKENIZER.chat_template
+    assert fingerprint(tokenizer) == fingerprint(AutoTokenizer.from_pretrained(tmp_path / "new" / "model"))
+    assert list((tmp_path / "new" / "model").glob("*.safetensors"))
+    assert not list((tmp_path / "new" / "model").glob("*.bin"))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_an_adapter_loads_with_peft_onto_the_base_it_names(dtype: str, tmp_path: Path) -> None:
+    llama().save_pretrained(tmp_path / "base")
+    config = PretrainedModel(path=str(tmp_path / "base"), dtype=dtype)
+    model = moved(build_model(config, TOKENIZER, device=CPU, seed=0))
+    export_model(model, TOKENIZER, tmp_path / "adapter")
+    base = AutoModelForCausalLM.from_pretrained(tmp_path / "base", dtype=getattr(torch, dtype))
+    loaded = PeftModel.from_pretrained(base, tmp_path / "adapter").eval()
+    assert loaded.peft_config["default"].base_model_name_or_path == str(tmp_path / "base")
+    untouched = AutoModelForCausalLM.from_pretrained(tmp_path / "base", dtype=getattr(torch, dtype))
+    assert torch.equal(loaded(PROMPT).logits, model(PROMPT).logits)
+    assert not torch.equal(loaded(PROMPT).logits, untouched(PROMPT).logits)
+    assert not (tmp_path / "adapter" / "model.safetensors").exists()
