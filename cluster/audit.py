@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from evalsvc.report.history import RunHistory
-from scheduler.errors import ReplayMismatchError
+from scheduler.errors import LedgerError, ReplayMismatchError
 from scheduler.keeper import replay
 from scheduler.ledger import read_ledger
 from scheduler.records import DecisionRecord
@@ -50,7 +50,7 @@ def audit(path: Path) -> Audit:
     """Recompute the ledger of a run (its directory, or the file) and compare.
 
     Raises:
-        LedgerError: No ledger, or a damaged one.
+        LedgerError: No ledger, or one that is damaged or lacks the report of a boundary.
         ReplayMismatchError: A plan or the sample sequence is not what the ledger's own evidence gives.
     """
     records = list(read_ledger(path))
@@ -59,6 +59,7 @@ def audit(path: Path) -> Audit:
     for record in records:
         history.observe(record)
     stream = MixtureStream(num_rows=setup.num_rows, batch_size=setup.global_batch_size, seed=setup.seed)
+    _check_complete(setup, history)
     running = 0
     for boundary in history.boundaries:
         while stream.step < boundary.report.step:
@@ -73,6 +74,23 @@ def audit(path: Path) -> Audit:
         epochs=tuple(count / rows for count, rows in zip(stream.num_samples.tolist(), setup.num_rows, strict=True)),
         task_names=tuple(task.name for task in setup.tasks),
     )
+
+
+def _check_complete(setup: EngineSetup, history: RunHistory) -> None:
+    """A missing report could hide a plan, or samples, that nothing else in the ledger tells of."""
+    expected, last = 0, -1
+    for boundary in history.boundaries:
+        last = boundary.report.step
+        if last != expected:
+            raise LedgerError(
+                f"the ledger lacks the workers' report of step {expected}; the next one is of step {last}"
+            )
+        expected = min(last + setup.interval_steps, setup.total_steps)
+    if history.end is not None and history.end.step != last:
+        raise LedgerError(
+            f"the run ended at step {history.end.step}, but the ledger lacks the workers' reports "
+            f"from step {expected} on"
+        )
 
 
 def _compare(setup: EngineSetup, report: IntervalReport, stream: MixtureStream, running: int) -> None:

@@ -110,7 +110,7 @@ def prepare(arguments: tuple[str, ...], init: Path | None, as_json: bool) -> Non
 @main.command()
 @click.argument("run_directory", type=click.Path(path_type=Path))
 @click.option("--sample", metavar="ID", help="When this row was trained: its id, or FILE:LINE.")
-@click.option("--output", metavar="TEXT", help="The training rows whose answers are nearest to this output.")
+@click.option("--output", metavar="TEXT", help="The trained rows whose answers are nearest to this output.")
 @click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, help="How many rows for --output.")
 @click.option("--task", metavar="NAME", help="Look in this task only.")
 @click.option("--prepared", type=click.Path(path_type=Path), help="The prepared data, where it was moved.")

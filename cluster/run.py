@@ -47,7 +47,6 @@ def _train(config: RunConfig, launch: LaunchConfig, directory: RunDirectory) -> 
     for note in inputs.notes:
         console.print(f"note: {note}", markup=False, highlight=False)
     directory.keep_quarantine(inputs.prepared.path)
-    directory.update_manifest(prepared=str(inputs.prepared.path))
     namespace = f"taskheat-{directory.root.name}-{uuid.uuid4().hex[:8]}"
     with ray_cluster(launch, namespace):
         driver = Driver(config=config, launch=launch, directory=directory, inputs=inputs, namespace=namespace)
@@ -79,7 +78,8 @@ def _conclude(config: RunConfig, directory: RunDirectory, inputs: Inputs, outcom
     if outcome.worker.reason == "stopped":
         directory.update_manifest(status="stopped", step=outcome.worker.step, wall_s=outcome.wall_s)
         console.print(
-            f"stopped at step {outcome.worker.step} with a checkpoint; to go on: taskheat run --resume {directory.root}",
+            f"stopped at step {outcome.worker.step} with a checkpoint; "
+            f"to go on: taskheat run --resume {directory.root}",
             soft_wrap=True,
         )
         return None

@@ -98,7 +98,7 @@ class SampleTraces:
 
 @dataclass(frozen=True, slots=True)
 class Neighbour:
-    """A training row whose answer is near to an output: `similarity` in [0, 1] (see `train.data.nearest`)."""
+    """A trained row whose answer is near to an output: `similarity` in [0, 1] (see `train.data.nearest`)."""
 
     similarity: float
     times_trained: int
@@ -190,15 +190,16 @@ def trace_sample(run: TracedRun, wanted: str, *, task: str | None = None) -> Sam
 
 
 def trace_output(run: TracedRun, output: str, *, top: int, task: str | None = None) -> list[Neighbour]:
-    """The training rows whose answers are nearest to `output`, nearest first; of equally near ones, the most trained.
+    """The trained rows whose answers are nearest to `output`, nearest first; of equally near ones, the most trained.
 
-    Only answers are compared: the loss is on nothing else. Rows that share no wording are left out.
+    Only answers are compared: the loss is on nothing else. Rows that share no wording, and rows whose turn never came,
+    are left out.
     """
     numbers = run.task_numbers(task)
     answers = [answer for number in numbers for answer in _column(run.store, number, "train", "answer")]
     places = [(number, row) for number in numbers for row in range(run.store.num_rows(number, "train"))]
-    nearness = similarities(answers, output)
     times = np.concatenate([run.times_trained[number] for number in numbers])
+    nearness = np.where(times > 0, similarities(answers, output), 0.0)
     neighbours = []
     for place in np.lexsort((-times, -nearness))[:top].tolist():
         if nearness[place] > 0:

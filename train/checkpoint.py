@@ -8,18 +8,31 @@ Random numbers need no state: every random choice is a function of (seed, step, 
 """
 
 import json
+import pickle
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from scheduler.errors import StateError
 from scheduler.plan import MixturePlan
 
 _FORMAT = 1
+_DAMAGE = (
+    OSError,
+    EOFError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    RuntimeError,
+    pickle.UnpicklingError,
+    SafetensorError,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,15 +69,19 @@ def read_checkpoint(directory: Path) -> tuple[Manifest, dict[str, torch.Tensor],
     """Manifest, trainable parameters and optimiser state (on the CPU).
 
     Raises:
-        StateError: The folder is no checkpoint, or of another format.
+        StateError: The folder is no checkpoint, or damaged, or of another format.
     """
     path = directory / "manifest.json"
     if not path.is_file():
         raise StateError(f"{directory} is not a complete checkpoint: manifest.json is missing")
-    fields = json.loads(path.read_text(encoding="utf-8"))
-    if fields.pop("format", None) != _FORMAT:
-        raise StateError(f"{directory} was written by another version of taskheat")
-    plan = MixturePlan(**{**fields["plan"], "weights": tuple(fields["plan"]["weights"])})
-    manifest = Manifest(**{**fields, "plan": plan, "num_tokens": tuple(fields["num_tokens"])})
-    weights = load_file(directory / "trainable.safetensors")
-    return manifest, weights, torch.load(directory / "optimizer.pt", map_location="cpu", weights_only=True)
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        if fields.pop("format", None) != _FORMAT:
+            raise StateError(f"{directory} was written by another version of taskheat; resume with that version")
+        plan = MixturePlan(**{**fields["plan"], "weights": tuple(fields["plan"]["weights"])})
+        manifest = Manifest(**{**fields, "plan": plan, "num_tokens": tuple(fields["num_tokens"])})
+        weights = load_file(directory / "trainable.safetensors")
+        optimizer = torch.load(directory / "optimizer.pt", map_location="cpu", weights_only=True)
+    except _DAMAGE as error:
+        raise StateError(f"the checkpoint {directory} is damaged and cannot be resumed from: {error!r}") from error
+    return manifest, weights, optimizer

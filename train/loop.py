@@ -9,6 +9,7 @@ workers; with two of them a step, 1 worker and 2 workers add the same two gradie
 The loop knows nothing of evaluation or Ray actors: it talks through `train.coordination.Coordinator`.
 """
 
+import math
 import os
 import tempfile
 import time
@@ -23,6 +24,7 @@ import torch
 from accelerate import Accelerator
 from ray.train import Checkpoint
 
+from scheduler.errors import RunFailedError
 from scheduler.plan import MixturePlan
 from scheduler.setup import Mode
 from scheduler.signals import IntervalReport
@@ -45,7 +47,7 @@ from train.model import (
 )
 from train.schedule import StageTraining, learning_rate
 from train.stream.mixture import Batch, MixtureStream
-from train.tally import Tally
+from train.tally import Tally, Totals
 
 _PULSE_EVERY_S = 0.5
 _HASH_MASK = (1 << 63) - 1
@@ -114,6 +116,7 @@ class Worker:
         self.resumed_step = -1
         self.plan_wait_s = 0.0
         self.last_loss = torch.zeros(())
+        self.largest_norm = torch.zeros((), device=self.device)
         self.coordinator: Coordinator | None = None
         optimizer = self._make_optimizer()
         engine_state = self._restore(optimizer)
@@ -187,7 +190,7 @@ class Worker:
             stop = self._receive_plan()
             self._report_interval()
             every = self.job.train.checkpoint_every_intervals * self.job.interval_steps
-            if stop or (self.step > 0 and self.step % every == 0):
+            if self.step > 0 and (stop or self.step % every == 0):
                 self._checkpoint()
         else:
             self.stream.set_weights(np.array(self.plan.weights))
@@ -210,6 +213,7 @@ class Worker:
 
     def _report_interval(self) -> None:
         totals = self.tally.gather()
+        self._refuse_divergence(totals)
         self.tokens += np.array(totals.tokens, dtype=np.int64)
         self.sequence_hash = (self.sequence_hash + totals.sequence_hash) & _HASH_MASK
         if self.coordinator is not None:
@@ -225,6 +229,19 @@ class Worker:
                     sequence_hash=self.sequence_hash,
                 )
             )
+
+    def _refuse_divergence(self, totals: Totals) -> None:
+        """Fail, on every rank, before weights that are not numbers reach a checkpoint, the evaluation or the result."""
+        norm = float(self.largest_norm)
+        broken = [
+            name for name, loss in zip(self.store.task_names, totals.loss, strict=True) if not math.isfinite(loss)
+        ]
+        if broken or not math.isfinite(norm):
+            raise RunFailedError(
+                f"training diverged before step {self.step}: the interval's largest gradient norm is {norm:g}, "
+                f"the loss is not a finite number for the tasks {broken}; lower the learning rate or look at their rows"
+            )
+        self.largest_norm.zero_()
 
     def _publish(self) -> None:
         if self.coordinator is not None:
@@ -271,7 +288,8 @@ class Worker:
             sync = nullcontext() if turn == rounds - 1 else self.accelerator.no_sync(self.loss_module)
             with sync:
                 self._micro_batch(batch, slots, counted=counted, batch_tokens=batch_tokens)
-        self.accelerator.clip_grad_norm_(trainable_parameters(self.model).values(), stage.max_grad_norm)
+        norm = self.accelerator.clip_grad_norm_(trainable_parameters(self.model).values(), stage.max_grad_norm)
+        self.largest_norm = torch.maximum(self.largest_norm, torch.as_tensor(norm))
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1

@@ -10,11 +10,16 @@ import torch.distributed as dist
 from train.stream.mixture import slots_hash
 
 _HASH_MASK = (1 << 63) - 1
+_UNITS_PER_NAT = 2.0**24
 
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """Sums over all ranks since the last boundary: loss (nats) and supervised tokens per task, and the sample hash."""
+    """Sums over all ranks since the last boundary: loss (nats) and supervised tokens per task, and the sample hash.
+
+    Each token's loss is rounded to a multiple of 2**-24 nats, so that the sums are exact up to 2**29 nats a task: they
+    do not depend on how the tokens were spread over ranks and micro-batches.
+    """
 
     loss: tuple[float, ...]
     tokens: tuple[int, ...]
@@ -31,7 +36,7 @@ class Tally:
     def add_losses(self, *, tasks: np.ndarray, rows: torch.Tensor, losses: torch.Tensor) -> None:
         """Add the token losses [N] of a micro-batch; `rows` [N] is each token's row, `tasks` [B] each row's task."""
         of_token = torch.from_numpy(tasks.astype(np.int64)).to(rows.device)[rows]
-        values = losses.detach().double()
+        values = torch.round(losses.detach().double() * _UNITS_PER_NAT) / _UNITS_PER_NAT
         self._sums[0].index_add_(0, of_token, values)
         self._sums[1].index_add_(0, of_token, torch.ones_like(values))
 

@@ -23,7 +23,7 @@ def traces_text(found: SampleTraces) -> str:
 def neighbours_text(neighbours: Sequence[Neighbour]) -> str:
     """One block a training row, the nearest first."""
     if not neighbours:
-        return "no training answer shares any wording with this output"
+        return "no trained answer shares any wording with this output"
     return "\n\n".join(_neighbour_block(neighbour) for neighbour in neighbours)
 
 
@@ -76,7 +76,7 @@ def _history(trace: SampleTrace) -> list[str]:
 
 def _exposure_line(exposure: Exposure) -> str:
     plan = f"{exposure.step:>12}  {exposure.plan_version:>4}  {exposure.stage:>5}"
-    return f"{plan}  {exposure.weight:>10.1%}  {exposure.epoch:>5}"
+    return f"{plan}  {exposure.weight:>11.1%}  {exposure.epoch:>5}"
 
 
 def _text(sample: StoredRow) -> list[str]:

@@ -1,15 +1,9 @@
-"""Tiny models, rows of random tokens, and processes that talk to each other over gloo."""
+"""Tiny models and rows of random tokens."""
 
-import os
-from collections.abc import Callable, Sequence
-from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from train.data.store import EncodedRow
@@ -46,18 +40,3 @@ def random_rows(num_rows: int = 6, *, seed: int = 0) -> list[EncodedRow]:
         tokens = rng.integers(1, VOCAB_SIZE, size=length).astype(np.int32)
         rows.append(EncodedRow(tokens, int(rng.integers(1, length))))
     return rows
-
-
-def on_every_rank(function: Callable[..., Any], *arguments: Any, num_ranks: int, folder: Path) -> list[Any]:
-    """Call `function(rank, *arguments)` in processes joined by gloo; returns what each rank gave (plain data)."""
-    mp.spawn(_rank, args=(num_ranks, str(folder), function, arguments), nprocs=num_ranks)
-    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(num_ranks)]
-
-
-def _rank(rank: int, num_ranks: int, folder: str, function: Callable[..., Any], arguments: Sequence[Any]) -> None:
-    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-    torch.set_num_threads(1)
-    store = dist.FileStore(f"{folder}/rendezvous", num_ranks)
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=num_ranks, timeout=timedelta(seconds=60))
-    torch.save(function(rank, *arguments), f"{folder}/{rank}.pt")
-    dist.destroy_process_group()

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch.distributed as dist
 
 from scheduler.plan import MixturePlan
-from tests.unit.train.made import on_every_rank
+from tests.unit.train.ranks import on_every_rank
 from train.agreement import assert_agreement, broadcast_plan
 
 WEIGHTS = (0.1, 1 / 3, 5e-324, 1.0 - 0.1 - 1 / 3)

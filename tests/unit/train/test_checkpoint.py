@@ -90,6 +90,22 @@ def test_another_format_is_refused(written: object, tmp_path: Path) -> None:
         read_checkpoint(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["trainable.safetensors", "optimizer.pt"])
+@pytest.mark.parametrize("kept_bytes", [None, 0, 100])
+def test_a_truncated_or_missing_tensor_file_is_a_state_error(name: str, kept_bytes: int | None, tmp_path: Path) -> None:
+    model = llama()
+    optimizer = adamw(model)
+    trained(model, optimizer, seeds=range(1))
+    write_checkpoint(tmp_path, manifest(), weights=snapshot(model), optimizer=optimizer)
+    path = tmp_path / name
+    content = path.read_bytes()
+    path.unlink()
+    if kept_bytes is not None:
+        path.write_bytes(content[:kept_bytes])
+    with pytest.raises(StateError, match="is damaged"):
+        read_checkpoint(tmp_path)
+
+
 @pytest.mark.parametrize("damage", ['{"format": 1, "step": 5}', '{"format": 1, "st', "[]"])
 def test_a_damaged_manifest_is_a_state_error(damage: str, tmp_path: Path) -> None:
     model = llama()

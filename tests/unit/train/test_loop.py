@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from cluster.audit import audit
+from scheduler.errors import RunFailedError
 from scheduler.ledger import read_ledger
 from scheduler.plan import MixturePlan
 from scheduler.records import DecisionRecord, EndRecord, IntervalRecord, LateRecord, RunRecord, StageRecord
@@ -98,6 +99,7 @@ def test_a_stopped_run_goes_on_to_the_weights_of_one_that_never_stopped(
     first = parts.start(Disturbances(stop_at=step))
     assert (first.step, first.reason) == (step, "stopped")
     assert not (parts.folder / "result").exists()
+    assert parts.checkpoints == [*range(6, step, 6), *([step] if step else [])]
     second = parts.start()
     assert (second.step, second.reason) == (STEPS, "finished")
     assert parts.weights == whole.weights
@@ -121,6 +123,23 @@ def test_a_crashed_run_goes_on_from_its_last_checkpoint_to_the_same_weights(
     proved = audit(run.ledger)
     assert (proved.num_attempts, proved.num_steps) == (2, STEPS)
     assert proved.num_samples == audit(undisturbed.ledger).num_samples
+
+
+@pytest.mark.parametrize(("steps", "interval"), [(STEPS, 2), (7, 7)], ids=["at a boundary", "at the end"])
+def test_a_diverged_run_fails_with_a_remedy_before_anything_broken_is_kept(
+    steps: int, interval: int, tmp_path: Path, data: list[Path]
+) -> None:
+    run = local_run(
+        tmp_path,
+        "diverged",
+        data,
+        train={"steps": steps, "learning_rate": 1e30, "max_grad_norm": 1e30, "checkpoint_every_intervals": 1},
+        mixture={"interval_steps": interval},
+    )
+    with pytest.raises(RunFailedError, match=rf"diverged before step {interval}: .* lower the learning rate"):
+        run.start()
+    assert run.checkpoints == []
+    assert not (run.folder / "result").exists()
 
 
 def test_while_the_engine_cannot_be_reached_the_old_plan_stays_in_force(tmp_path: Path, data: list[Path]) -> None:

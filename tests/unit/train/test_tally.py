@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.unit.train.made import on_every_rank
+from tests.unit.train.ranks import on_every_rank
 from train.stream.mixture import MixtureStream, sequence_hash
 from train.tally import Tally, Totals
 
