@@ -107,4 +107,4 @@ class RayCoordinator:
         except (GetTimeoutError, RayActorError) as error:
             logger.warning("a call to the engine or the evaluation was lost: %s", error)
         except RayTaskError as error:
-            logger.error("an evaluation failed and its step is left out: %s", error)
+            logger.error("a call to the engine or the evaluation failed and is left out: %s", error)

@@ -78,7 +78,7 @@ def _conclude(config: RunConfig, directory: RunDirectory, inputs: Inputs, outcom
     if outcome.worker.reason == "stopped":
         directory.update_manifest(status="stopped", step=outcome.worker.step, wall_s=outcome.wall_s)
         console.print(
-            f"stopped at step {outcome.worker.step} with a checkpoint; "
+            f"stopped at step {outcome.worker.step}{' with a checkpoint' if outcome.worker.step else ''}; "
             f"to go on: taskheat run --resume {directory.root}",
             soft_wrap=True,
         )

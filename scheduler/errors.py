@@ -49,6 +49,6 @@ class ReplayMismatchError(TaskheatError):
 
 
 class RunFailedError(TaskheatError):
-    """The workers failed more often than `launch.max_failures` allows."""
+    """The workers failed more often than `launch.max_failures` allows, or training diverged."""
 
     exit_code = 1

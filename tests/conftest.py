@@ -1,6 +1,15 @@
-"""What all tests share: a floor under the number of tests, so that none can vanish unnoticed."""
+"""What all tests share: a floor under the number of tests, so that none can vanish unnoticed, and Hypothesis settings.
+
+No test asserts a time, so Hypothesis has no deadline; on CI its examples are the same at every run.
+"""
+
+import os
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("taskheat", deadline=None, derandomize=bool(os.environ.get("CI")))
+settings.load_profile("taskheat")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -57,7 +57,7 @@ _HASH_MASK = (1 << 63) - 1
 class WorkerJob:
     """All a worker needs; paths must be readable from every node.
 
-    `initial_weights` is the plan in force before the first decision; `stages` has the settings of stage 1 and 2.
+    `initial_plan` is the plan in force before the first decision; `stages` has the settings of stage 1 and 2.
     """
 
     seed: int
