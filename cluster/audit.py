@@ -17,9 +17,7 @@ from scheduler.ledger import read_ledger
 from scheduler.records import DecisionRecord
 from scheduler.setup import EngineSetup
 from scheduler.signals import IntervalReport
-from train.stream.mixture import MixtureStream, sequence_hash
-
-_HASH_MASK = (1 << 63) - 1
+from train.stream.mixture import MixtureStream, add_hashes, sequence_hash
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +61,7 @@ def audit(path: Path) -> Audit:
     running = 0
     for boundary in history.boundaries:
         while stream.step < boundary.report.step:
-            running = (running + sequence_hash(stream.next_batch())) & _HASH_MASK
+            running = add_hashes(running, sequence_hash(stream.next_batch()))
         _compare(setup, boundary.report, stream, running)
         stream.set_weights(np.array(boundary.plan.weights))
     return Audit(

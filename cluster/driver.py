@@ -23,7 +23,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from cluster.config import LaunchConfig, RunConfig
 from cluster.coordinator import RayCoordinatorFactory
-from cluster.preflight import Placement, check_model, check_packages, check_resources, local_cpus, place, threads_of
+from cluster.preflight import Placement, check_resources, local_cpus, place, threads_of
 from cluster.run_directory import RunDirectory
 from cluster.setup import Inputs
 from cluster.views.run_view import RunView
@@ -97,8 +97,6 @@ class Driver:
     def __init__(
         self, *, config: RunConfig, launch: LaunchConfig, directory: RunDirectory, inputs: Inputs, namespace: str
     ) -> None:
-        check_packages()
-        check_model(config.model)
         self.config, self.launch, self.directory, self.inputs = config, launch, directory, inputs
         self.namespace = namespace
         name = directory.root.name

@@ -23,8 +23,6 @@ console = Console(width=None if sys.stdout.isatty() else 120)
 
 def start_run(config: RunConfig, launch: LaunchConfig) -> Report | None:
     """Train under a fresh run directory. Returns the report, or None if the run was stopped."""
-    check_packages()
-    check_model(config.model)
     directory = RunDirectory.create(config, launch)
     try:
         return _train(config, launch, directory)
@@ -40,6 +38,8 @@ def resume_run(root: Path) -> Report | None:
 
 
 def _train(config: RunConfig, launch: LaunchConfig, directory: RunDirectory) -> Report | None:
+    check_packages()
+    check_model(config.model)
     console.print(f"run [bold]{directory.root.name}[/bold] in {directory.root}", soft_wrap=True)
     inputs = gather_inputs(config)
     directory.bind_data(inputs.prepared.path)

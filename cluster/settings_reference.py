@@ -24,6 +24,7 @@ from pydantic.fields import FieldInfo
 
 from cluster.config import LaunchConfig, RunConfig
 from cluster.settings.dialect import Dumper
+from cluster.settings.merge import stated
 from cluster.settings.schema import Shape, type_names
 from scheduler.errors import ConfigError
 
@@ -141,21 +142,9 @@ def default_words(field: FieldInfo) -> str:
     """The default as one would write it in YAML; `required` where there is none."""
     if field.is_required():
         return "required"
-    value = _stated(field.get_default(call_default_factory=True))
+    value = stated(field.get_default(call_default_factory=True))
     text = yaml.dump(value, Dumper=Dumper, default_flow_style=True, sort_keys=False, width=10_000, allow_unicode=True)
     return f"`{_cell(text.removesuffix(_DOCUMENT_END).strip())}`"
-
-
-def _stated(value: Any) -> Any:
-    """A default as plain YAML: of a model only what it sets, and which member of a union it is."""
-    if isinstance(value, BaseModel):
-        names = [name for name in type(value).model_fields if name in value.model_fields_set or name == "type"]
-        return {name: _stated(getattr(value, name)) for name in names}
-    if isinstance(value, Mapping):
-        return {key: _stated(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_stated(item) for item in value]
-    return str(value) if isinstance(value, Path) else value
 
 
 def _type_words(annotation: Any) -> str:

@@ -131,7 +131,7 @@ class HeatEngine:
 
     def effective_step(self, source_step: int) -> int:
         """First step of the plan decided on the evaluation at `source_step`."""
-        return source_step + (self.setup.interval_steps if self.setup.mode == "lag1" else 0)
+        return source_step + self.setup.lag_steps
 
     def drop_pending(self) -> None:
         """Forget the signals of undecided evaluations: the workers whose weights they judged are gone."""

@@ -116,8 +116,7 @@ class HeatKeeper:
     def ready_plan(self, step: int) -> MixturePlan | None:
         """The plan for `step`, or None while the evaluation it must follow has not been decided on (never in async)."""
         if self.memory.setup.mode != "async":
-            lag = self.memory.setup.interval_steps if self.memory.setup.mode == "lag1" else 0
-            awaited = step - lag
+            awaited = step - self.memory.setup.lag_steps
             if awaited >= 0 and awaited not in self.memory.skipped_steps and self.memory.decided_step < awaited:
                 return None
         return self.memory.plan_in_force(step)
@@ -127,8 +126,8 @@ class HeatKeeper:
         plan = self.memory.plan_in_force(step)
         if step > self.memory.late_step:
             self.memory.late_step = step
-            lag = self.memory.setup.interval_steps if self.memory.setup.mode == "lag1" else 0
-            self._write(LateRecord(step=step, awaited_step=step - lag, kept_version=plan.version))
+            awaited = step - self.memory.setup.lag_steps
+            self._write(LateRecord(step=step, awaited_step=awaited, kept_version=plan.version))
         return plan
 
     def observe_interval(self, report: IntervalReport) -> None:

@@ -222,6 +222,11 @@ class EngineSetup(ConfigModel):
         return self.mixture.interval_of(self.total_steps)
 
     @property
+    def lag_steps(self) -> int:
+        """Optimiser steps between an evaluation and the first step of the plan decided on it."""
+        return self.interval_steps if self.mode == "lag1" else 0
+
+    @property
     def mode(self) -> Mode:
         """How a plan reaches the workers."""
         return self.mixture.mode

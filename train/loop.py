@@ -46,11 +46,10 @@ from train.model import (
     training_dtype,
 )
 from train.schedule import StageTraining, learning_rate
-from train.stream.mixture import Batch, MixtureStream
+from train.stream.mixture import HASH_MASK, Batch, MixtureStream, add_hashes
 from train.tally import Tally, Totals
 
 _PULSE_EVERY_S = 0.5
-_HASH_MASK = (1 << 63) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +214,7 @@ class Worker:
         totals = self.tally.gather()
         self._refuse_divergence(totals)
         self.tokens += np.array(totals.tokens, dtype=np.int64)
-        self.sequence_hash = (self.sequence_hash + totals.sequence_hash) & _HASH_MASK
+        self.sequence_hash = add_hashes(self.sequence_hash, totals.sequence_hash)
         if self.coordinator is not None:
             losses = (loss / count if count else None for loss, count in zip(totals.loss, totals.tokens, strict=True))
             self.coordinator.report(
@@ -299,7 +298,7 @@ class Worker:
         tasks, rows = batch.tasks[slots], batch.rows[slots]
         encoded = [self.store.encoded(int(task), int(row)) for task, row in zip(tasks, rows, strict=True)]
         tokens = collate(encoded, pad_id=pad_id(self.tokenizer), device=self.device)
-        torch.manual_seed(hash((self.job.seed, self.step, int(slots[0]))) & _HASH_MASK)
+        torch.manual_seed(hash((self.job.seed, self.step, int(slots[0]))) & HASH_MASK)
         with self._autocast():
             losses = self.loss_module(tokens)
         self.last_loss = losses.detach().mean()

@@ -7,9 +7,8 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from train.stream.mixture import slots_hash
+from train.stream.mixture import add_hashes, slots_hash
 
-_HASH_MASK = (1 << 63) - 1
 _UNITS_PER_NAT = 2.0**24
 
 
@@ -42,7 +41,7 @@ class Tally:
 
     def add_slots(self, *, step: int, slots: Sequence[int], tasks: np.ndarray, rows: np.ndarray) -> None:
         """Add the samples this rank trained at `step`."""
-        self._hash = (self._hash + slots_hash(step, np.asarray(slots), tasks, rows)) & _HASH_MASK
+        self._hash = add_hashes(self._hash, slots_hash(step, np.asarray(slots), tasks, rows))
 
     def gather(self) -> Totals:
         """Totals over all ranks, equal on each; resets this rank's sums. One collective."""
@@ -59,5 +58,5 @@ class Tally:
         return Totals(
             loss=tuple(loss.tolist()),
             tokens=tuple(int(value) for value in tokens.tolist()),
-            sequence_hash=((high << 32) + low) & _HASH_MASK,
+            sequence_hash=add_hashes(high << 32, low),
         )

@@ -56,7 +56,7 @@ def default(shape: Shape, key: str) -> Node | None:
             continue
         value = field.get_default(call_default_factory=True)
         if isinstance(value, BaseModel | Mapping | list | tuple):
-            return wrap(_stated(value), Node(None, Origin("default", Path.cwd())))
+            return wrap(stated(value), Node(None, Origin("default", Path.cwd())))
     return None
 
 
@@ -65,15 +65,15 @@ def absolute(path: str, directory: Path) -> str:
     return os.path.normpath(directory / os.path.expanduser(path))
 
 
-def _stated(value: Any) -> Any:
+def stated(value: Any) -> Any:
     """A default as a person would write it: only what it sets, and which union member it is."""
     if isinstance(value, BaseModel):
         names = [name for name in type(value).model_fields if name in value.model_fields_set or name == "type"]
-        return {name: _stated(getattr(value, name)) for name in names}
+        return {name: stated(getattr(value, name)) for name in names}
     if isinstance(value, Mapping):
-        return {key: _stated(item) for key, item in value.items()}
+        return {key: stated(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_stated(item) for item in value]
+        return [stated(item) for item in value]
     return str(value) if isinstance(value, Path) else value
 
 

@@ -22,7 +22,7 @@ from scheduler.errors import ConfigError, DataError, StateError
 from train.stream.apportion import MAX_BATCH_SIZE, MAX_BLOCK_SAMPLES, ONE, apportion_block, to_units
 from train.stream.permutation import hash_fields, permute
 
-_HASH_MASK = (1 << 63) - 1
+HASH_MASK = (1 << 63) - 1
 _SLOT_STREAM, _ROW_STREAM = 1, 2
 _FIRST_LOOKAHEAD_STEPS = 16
 _STATE_KEYS = frozenset({"seed", "batch_size", "num_rows", "step", "num_samples", "debts", "weights"})
@@ -43,6 +43,11 @@ class Batch:
     rows: np.ndarray
 
 
+def add_hashes(first: int, second: int) -> int:
+    """Hash of the union of two disjoint sets of samples."""
+    return (first + second) & HASH_MASK
+
+
 def slots_hash(step: int, slots: np.ndarray, tasks: np.ndarray, rows: np.ndarray) -> int:
     """Order-independent hash of (step, slot, task, row) tuples: their 64-bit hashes summed modulo 2**63.
 
@@ -57,7 +62,7 @@ def slots_hash(step: int, slots: np.ndarray, tasks: np.ndarray, rows: np.ndarray
     """
     if not len(slots) == len(tasks) == len(rows):
         raise ValueError(f"slots, tasks and rows differ in length: {len(slots)}, {len(tasks)}, {len(rows)}")
-    return int(hash_fields(step, slots, tasks, rows).sum(dtype=np.uint64)) & _HASH_MASK if len(slots) else 0
+    return int(hash_fields(step, slots, tasks, rows).sum(dtype=np.uint64)) & HASH_MASK if len(slots) else 0
 
 
 def sequence_hash(batch: Batch) -> int:
@@ -87,7 +92,7 @@ class MixtureStream:
             raise DataError(f"task {task} has {self._num_rows[task]} rows to train on; leave it out of the mixture")
         if not 1 <= batch_size <= MAX_BATCH_SIZE:
             raise ConfigError(f"batch_size is {batch_size}; the mixture stream takes 1 to {MAX_BATCH_SIZE}")
-        if not 0 <= seed <= _HASH_MASK:
+        if not 0 <= seed <= HASH_MASK:
             raise ConfigError(f"seed is {seed}; the mixture stream takes 0 to 2**63 - 1")
         self._batch_size = batch_size
         self._seed = seed
