@@ -14,7 +14,7 @@ install: $(STAMP) ## create .venv and install taskheat with its development tool
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,gguf]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,gguf,openlineage]'
 	@touch $@
 
 demo: $(STAMP) ## write the demo corpus and train on it: two stages, two workers, a report (about 4 minutes)

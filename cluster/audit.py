@@ -8,16 +8,13 @@ repeated or swapped sample changes it.
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
+from cluster.replayed_stream import lengths_for_replay, replayed_batches
 from evalsvc.report.history import RunHistory
-from scheduler.errors import LedgerError, ReplayMismatchError
+from scheduler.errors import LedgerError
 from scheduler.keeper import replay
 from scheduler.ledger import read_ledger
 from scheduler.records import DecisionRecord
 from scheduler.setup import EngineSetup
-from scheduler.signals import IntervalReport
-from train.stream.mixture import MixtureStream, add_hashes, sequence_hash
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,26 +47,26 @@ def audit(path: Path) -> Audit:
     Raises:
         LedgerError: No ledger, or one that is damaged or lacks the report of a boundary.
         ReplayMismatchError: A plan or the sample sequence is not what the ledger's own evidence gives.
+        DataError: Weights are shares of tokens, and the run's prepared data is gone.
     """
     records = list(read_ledger(path))
     setup = replay(records).setup
     history = RunHistory()
     for record in records:
         history.observe(record)
-    stream = MixtureStream(num_rows=setup.num_rows, batch_size=setup.global_batch_size, seed=setup.seed)
     _check_complete(setup, history)
-    running = 0
-    for boundary in history.boundaries:
-        while stream.step < boundary.report.step:
-            running = add_hashes(running, sequence_hash(stream.next_batch()))
-        _compare(setup, boundary.report, stream, running)
-        stream.set_weights(np.array(boundary.plan.weights))
+    root = path if path.is_dir() else path.parent.parent
+    for _ in replayed_batches(history, supervised_lengths=lengths_for_replay(root, setup)):
+        pass
+    num_steps, num_samples = 0, (0,) * len(setup.tasks)
+    if history.boundaries:
+        num_steps, num_samples = history.boundaries[-1].report.step, history.boundaries[-1].report.num_samples
     return Audit(
         num_decisions=sum(isinstance(record, DecisionRecord) for record in records),
         num_attempts=len(history.attempts),
-        num_steps=stream.step,
-        num_samples=tuple(stream.num_samples.tolist()),
-        epochs=tuple(count / rows for count, rows in zip(stream.num_samples.tolist(), setup.num_rows, strict=True)),
+        num_steps=num_steps,
+        num_samples=num_samples,
+        epochs=tuple(count / rows for count, rows in zip(num_samples, setup.num_rows, strict=True)),
         task_names=tuple(task.name for task in setup.tasks),
     )
 
@@ -77,9 +74,11 @@ def audit(path: Path) -> Audit:
 def _check_complete(setup: EngineSetup, history: RunHistory) -> None:
     """A missing report could hide a plan, or samples, that nothing else in the ledger tells of."""
     expected, last = 0, -1
+    may_run_out = any(task.repetition.max_epochs is not None for task in setup.tasks)
+    early_end = history.end.step if history.end is not None and may_run_out else None
     for boundary in history.boundaries:
         last = boundary.report.step
-        if last != expected:
+        if last not in (expected, early_end):
             raise LedgerError(
                 f"the ledger lacks the workers' report of step {expected}; the next one is of step {last}"
             )
@@ -89,17 +88,3 @@ def _check_complete(setup: EngineSetup, history: RunHistory) -> None:
             f"the run ended at step {history.end.step}, but the ledger lacks the workers' reports "
             f"from step {expected} on"
         )
-
-
-def _compare(setup: EngineSetup, report: IntervalReport, stream: MixtureStream, running: int) -> None:
-    if tuple(stream.num_samples.tolist()) == report.num_samples and running == report.sequence_hash:
-        return
-    served = {
-        task.name: f"{ours} by the plans, {theirs} reported"
-        for task, ours, theirs in zip(setup.tasks, stream.num_samples.tolist(), report.num_samples, strict=True)
-        if ours != theirs
-    }
-    raise ReplayMismatchError(
-        f"step {report.step}: the samples trained are not those that seed and plans give "
-        f"({served or 'equal counts, but other rows'})"
-    )

@@ -86,16 +86,22 @@ def _run_name(config_file: Path) -> str:
 @main.command()
 @click.argument("arguments", nargs=-1, metavar="CONFIG.yaml [MORE.yaml ...] [a.b=value ...]")
 @click.option("--init", type=click.Path(path_type=Path), metavar="TASKS.yaml", help="Write first task cards and stop.")
+@click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Processes (default: by size of the data).")
+@click.option("--ray", "address", metavar="ADDRESS|local", help="Share the work out on a Ray cluster.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def prepare(arguments: tuple[str, ...], init: Path | None, as_json: bool) -> None:
+def prepare(
+    arguments: tuple[str, ...], *, init: Path | None, workers: int | None, address: str | None, as_json: bool
+) -> None:
     """Read, verify, tokenise and split the data of a run, and say what was found; a later run finds it ready."""
     from cluster.config import RunConfig
     from cluster.preflight import check_files
-    from cluster.prepare import prepare_run, write_first_cards
+    from cluster.prepare import chosen_executor, prepare_run, write_first_cards
     from cluster.settings import load_config
 
     if init is not None and as_json:
         raise click.UsageError("--init writes a file and prints no JSON; give one of the two")
+    if workers is not None and address is not None:
+        raise click.UsageError("--workers are processes of this machine, --ray is a cluster; give one of the two")
     files, overrides = _files_and_overrides(arguments)
     config = load_config(RunConfig, files=files, overrides=overrides)
     check_files(config)
@@ -103,7 +109,8 @@ def prepare(arguments: tuple[str, ...], init: Path | None, as_json: bool) -> Non
         num_tasks = write_first_cards(config.data, init)
         click.echo(f"{init}: {num_tasks} task cards; correct them, and name the file in data.tasks_file")
         return
-    preparation = prepare_run(config)
+    with chosen_executor(workers=workers, address=address) as executor:
+        preparation = prepare_run(config, executor=executor)
     click.echo(preparation.to_json() if as_json else str(preparation))
 
 
@@ -114,6 +121,7 @@ def prepare(arguments: tuple[str, ...], init: Path | None, as_json: bool) -> Non
 @click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, help="How many rows for --output.")
 @click.option("--task", metavar="NAME", help="Look in this task only.")
 @click.option("--prepared", type=click.Path(path_type=Path), help="The prepared data, where it was moved.")
+@click.option("--openlineage", type=click.Path(path_type=Path), metavar="FILE", help="Write OpenLineage events.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def trace(
     run_directory: Path,
@@ -123,11 +131,17 @@ def trace(
     top: int,
     task: str | None,
     prepared: Path | None,
+    openlineage: Path | None,
     as_json: bool,
 ) -> None:
     """Say when and how often a row was trained, or which trained rows are nearest to an output."""
-    if (sample is None) == (output is None):
-        raise click.UsageError("give --sample ID or --output TEXT, one of them")
+    if sum(wanted is not None for wanted in (sample, output, openlineage)) != 1:
+        raise click.UsageError("give --sample ID, --output TEXT or --openlineage FILE, one of them")
+    if openlineage is not None:
+        from cluster.openlineage_export import write_events
+
+        click.echo(f"{write_events(run_directory, openlineage)} events written to {openlineage}")
+        return
     from cluster.trace import TracedRun, trace_output, trace_sample
     from cluster.views.trace_text import as_json_text, neighbours_text, traces_text
 
@@ -147,6 +161,23 @@ def replay(run_directory: Path) -> None:
     from cluster.audit import audit
 
     click.echo(audit(run_directory))
+
+
+@main.command()
+@click.argument("arguments", nargs=-1, metavar="SIM.yaml [MORE.yaml ...] [a.b=value ...]")
+@click.option(
+    "--fit", "fitted_run", type=click.Path(path_type=Path), metavar="RUN", help="Learn the curves from a run."
+)
+@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Default: simulations/NAME-OF-SIM.")
+def simulate(arguments: tuple[str, ...], fitted_run: Path | None, out: Path | None) -> None:
+    """Try mixtures on learner models, without training: a table, simulation.html and simulation.json."""
+    from cluster.simulate import run_simulation, simulation_name, simulation_text
+    from evalsvc.report.simulation_page import write_simulation
+
+    files, overrides = _files_and_overrides(arguments)
+    found = run_simulation(files, overrides, fitted_run=fitted_run)
+    click.echo(simulation_text(found))
+    click.echo(write_simulation(found, out or Path("simulations") / simulation_name(files)))
 
 
 @main.command()

@@ -10,7 +10,15 @@ from pydantic import Field, model_validator
 
 from evalsvc.config import EvaluationConfig
 from scheduler.config_model import ConfigModel
-from scheduler.setup import Boundary, CapabilityBoundary, MixtureConfig, Policy, StepBoundary
+from scheduler.setup import (
+    Arrangement,
+    Boundary,
+    CapabilityBoundary,
+    DifficultyWindow,
+    MixtureConfig,
+    Policy,
+    StepBoundary,
+)
 from scheduler.task import TaskCard
 from train.config import DataConfig, ModelConfig, TrainConfig
 from train.schedule import StageTraining
@@ -25,6 +33,8 @@ class StageConfig(ConfigModel):
     name: str
     until: Boundary | None = Field(default=None, discriminator="type")
     policy: Policy | None = None
+    arrangement: Arrangement = Arrangement()
+    difficulty: DifficultyWindow | None = None
     learning_rate: float | None = Field(default=None, gt=0)
     warmup_steps: int | None = Field(default=None, ge=0)
     max_grad_norm: float | None = Field(default=None, gt=0)

@@ -162,13 +162,11 @@ class Driver:
         config, prepared = self.config, self.inputs.prepared
         first, last = config.stages[0], config.stages[-1]
         job = WorkerJob(
-            seed=config.seed,
+            setup=self.inputs.engine,
             model=config.model,
             train=config.train,
             stages=(first.training(config.train), last.training(config.train)),
             initial_plan=HeatEngine(self.inputs.engine).plan,
-            interval_steps=self.inputs.engine.interval_steps,
-            mode=config.mixture.mode,
             store=prepared.store_path,
             tokenizer=prepared.tokenizer_path,
             export_to=self.directory.result(config),

@@ -10,7 +10,7 @@ from pathlib import Path
 from cluster.config import LaunchConfig, RunConfig
 from scheduler.errors import ConfigError, ResourceError
 from train.config import ModelConfig, PretrainedModel
-from train.data.files import read_records
+from train.data.files import find_files
 
 _PACKAGES = ("scheduler", "train", "evalsvc", "cluster")
 _ROUNDING = 1e-6
@@ -57,7 +57,7 @@ def check_files(config: RunConfig) -> None:
     """
     check_model(config.model)
     for source in config.data.sources:
-        read_records(source.path)  # looks at the path now, and at the rows only when iterated
+        find_files(source.path)
 
 
 def check_model(config: ModelConfig) -> None:

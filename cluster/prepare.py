@@ -9,12 +9,14 @@ answer keeps. What a good answer is beyond its form, only the person knows.
 
 import dataclasses
 import json
+import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -24,9 +26,14 @@ from scheduler.errors import ConfigError, DataError
 from scheduler.output_spec import ChoicesRule, DecimalsRule, LengthRule, OutputRule
 from scheduler.task import Checker, ExactChecker, NumericChecker, OverlapChecker
 from train.config import DataConfig
+from train.data.files import find_files, is_url
+from train.data.row import Row
 from train.data.rules import check_output
-from train.data.sources import read_source
+from train.data.sources import open_source, read_rows
 from train.data.summary import Summary
+
+if TYPE_CHECKING:
+    from train.data.preparing.execute import Executor
 
 _HEADING = "# Task cards, guessed from the answers in the data: correct them, then name this file in data.tasks_file."
 _MAX_CHOICES = 12
@@ -34,6 +41,7 @@ _MIN_ROWS_PER_CHOICE = 4
 _MAX_EXACT_WORDS = 12
 _NUMBER = re.compile(r"[^\w.,]{0,2}\d{1,3}(?:,?\d{3})*(?:\.(?P<decimals>\d+))?\s?\D{0,3}")
 """An answer that is one number, perhaps with a sign or currency before it and a short unit after it."""
+_MIN_PARALLEL_BYTES = 64 << 20
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+")
 """A run of letters and digits; a Chinese or Japanese character is a word of its own."""
 
@@ -79,28 +87,71 @@ class Preparation:
         return json.dumps(fields, ensure_ascii=False, indent=1)
 
 
-def prepare_run(config: RunConfig) -> Preparation:
+def prepare_run(config: RunConfig, *, executor: "Executor | None" = None) -> Preparation:
     """Prepare the data of a run and check everything about it that the run would refuse.
+
+    Data without a task to train on (prompts alone) is prepared too; `taskheat run` refuses it.
+
+    Args:
+        config: The run.
+        executor: Who does the work; by default as many processes of this machine as suit the size of the data.
 
     Raises:
         DataError: Rows or sources cannot be used.
         ConfigError: Tasks, weights or bounds contradict each other.
     """
-    from cluster.setup import PREPARED_FOLDER, gather_inputs  # torch: only once there is something to tokenise
+    from cluster.setup import (  # torch: only once there is something to tokenise
+        PREPARED_FOLDER,
+        gather_inputs,
+        prepare_data,
+        task_cards,
+    )
 
     folder = config.output.dir / PREPARED_FOLDER
     before = set(folder.iterdir()) if folder.is_dir() else set()
-    inputs = gather_inputs(config)
+    prepared = prepare_data(config, task_cards(config), executor=executor)
     refused: Counter[str] = Counter()
-    for counts in {source.path: source.refused for source in inputs.prepared.summary.sources}.values():
-        refused.update(counts)
+    for source in prepared.summary.sources:
+        refused.update(source.refused)
     return Preparation(
-        path=inputs.prepared.path,
-        was_complete=inputs.prepared.path in before,
+        path=prepared.path,
+        was_complete=prepared.path in before,
         refused=dict(refused.most_common()),
-        summary=inputs.prepared.summary,
-        notes=inputs.notes,
+        summary=prepared.summary,
+        notes=gather_inputs(config).notes if prepared.task_names else (),
     )
+
+
+@contextmanager
+def chosen_executor(*, workers: int | None, address: str | None) -> "Iterator[Executor | None]":
+    """Who does the work: so many processes of this machine, the Ray cluster at an address, or (None) as suits.
+
+    Raises:
+        ResourceError: The cluster cannot be reached.
+    """
+    if address is not None:
+        from cluster.prepare_on_ray import RayExecutor
+
+        with RayExecutor(address) as executor:
+            yield executor
+    elif workers is not None:
+        from train.data.preparing.execute import LocalExecutor
+
+        with LocalExecutor(workers) as executor:
+            yield executor
+    else:
+        yield None
+
+
+def num_processes_for(config: DataConfig) -> int:
+    """Processes that suit the size of the data: this one alone where starting others would take longer."""
+    paths = [file.path for source in config.sources for file in find_files(source.path)]
+    num_bytes = sum(Path(path).stat().st_size for path in paths if not is_url(path))
+    return 1 if num_bytes < _MIN_PARALLEL_BYTES else _num_cpus()
+
+
+def _num_cpus() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def write_first_cards(config: DataConfig, path: Path) -> int:
@@ -132,8 +183,11 @@ def first_cards(answers: dict[str, list[str]]) -> str:
 def _answers_by_task(config: DataConfig) -> dict[str, list[str]]:
     answers: dict[str, list[str]] = {}
     for source in config.sources:
-        for row in read_source(source).rows:
-            answers.setdefault(row.task, []).append(row.answer)
+        plan = open_source(source, config)
+        for shard in plan.shards:
+            for row in read_rows(plan, shard):
+                if isinstance(row, Row) and row.answer:
+                    answers.setdefault(row.task, []).append(row.answer)
     return answers
 
 
@@ -141,7 +195,7 @@ def _card(task: str, answers: Sequence[str]) -> str:
     card = {
         "kind": "general",
         "tier": "standard",
-        "output_rules": [_output_rule(answers).model_dump(mode="json", exclude={"aspect"})],
+        "output_rules": [_output_rule(answers).model_dump(mode="json", exclude={"aspect", "on_break"})],
         "checker": _checker(answers).model_dump(mode="json"),
     }
     text = yaml.dump(

@@ -104,7 +104,7 @@ def _models(model: type[BaseModel], place: str) -> Iterator[tuple[type[BaseModel
     yield model, place
     for name, field in model.model_fields.items():
         shape, path = Shape.of_field(field), f"{place}.{name}".removeprefix(".")
-        while shape and not shape.models:
+        while shape and not shape.models and Any not in shape.kinds:
             path += ".0" if shape.is_list else ".NAME"
             shape = shape.under("0")
         for below in shape.models:
@@ -162,7 +162,7 @@ def _type_words(annotation: Any) -> str:
         return f"list of {item}" if args[-1] is Ellipsis else f"list of {len(args)} of {item}"
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return Section(annotation, []).anchor
-    return _WORDS[annotation]
+    return "anything" if annotation is Any else _WORDS[annotation]
 
 
 def _limit_words(field: FieldInfo) -> str:

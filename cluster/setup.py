@@ -4,21 +4,27 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import ValidationError
 from transformers import PreTrainedTokenizerBase
 
 from cluster.config import RunConfig
+from cluster.prepare import num_processes_for
 from cluster.settings import load_config
+from cluster.views.preparation import drawn_progress
 from evalsvc.evaluator import make_evaluator
 from evalsvc.human_verdicts import check_verdicts
 from scheduler.config_model import ConfigModel
 from scheduler.engine import HeatEngine
+from scheduler.errors import ConfigError
 from scheduler.setup import EngineSetup
 from scheduler.task import TaskCard, TaskSpec
-from train.config import TinyModel
-from train.data.prepare import Prepared, prepare
+from train.config import ModelConfig, TinyModel
+from train.data.arrangement import ARRANGEMENTS, CHAIN, SINGLE
+from train.data.prepare import Prepared, TokenizerSource, prepare
+from train.data.preparing.execute import Executor, LocalExecutor
 from train.data.store import TokenStore
 from train.model import load_tokenizer
-from train.tokenizer import train_byte_tokenizer
+from train.tokenizer import fingerprint, train_byte_tokenizer
 
 PREPARED_FOLDER = ".prepared"
 
@@ -51,19 +57,33 @@ def task_cards(config: RunConfig) -> dict[str, TaskSpec]:
     return {name: TaskSpec(name=name, **card.model_dump()) for name, card in cards.items()}
 
 
-def prepare_data(config: RunConfig, cards: Mapping[str, TaskSpec]) -> Prepared:
-    """Prepare the rows under `output.dir`, or find them prepared there.
+def prepare_data(config: RunConfig, cards: Mapping[str, TaskSpec], *, executor: Executor | None = None) -> Prepared:
+    """Prepare the rows under `output.dir`, or find them prepared there; without `executor` on this machine.
 
     Raises:
         DataError: Rows or sources cannot be used.
     """
-    return prepare(
-        config.data,
-        specs=cards,
-        make_tokenizer=lambda texts: _tokenizer(config, texts),
-        chat_template="auto" if isinstance(config.model, TinyModel) else config.model.chat_template,
-        out_dir=config.output.dir / PREPARED_FOLDER,
-        seed=config.seed,
+    with drawn_progress() as progress, LocalExecutor(num_processes_for(config.data)) as local:
+        return prepare(
+            config.data,
+            specs=cards,
+            tokenizer_source=tokenizer_source(config.model),
+            chat_template="auto" if isinstance(config.model, TinyModel) else config.model.chat_template,
+            out_dir=config.output.dir / PREPARED_FOLDER,
+            seed=config.seed,
+            arrangements=_arrangements(config),
+            executor=executor or local,
+            progress=progress,
+        )
+
+
+def _arrangements(config: RunConfig) -> frozenset[int]:
+    """Those that some stage gives a share, beside the single one."""
+    return frozenset(
+        code
+        for stage in config.stages
+        for code, share in enumerate(stage.arrangement.shares())
+        if share > 0 and code != SINGLE
     )
 
 
@@ -76,35 +96,117 @@ def gather_inputs(config: RunConfig) -> Inputs:
     """
     cards = task_cards(config)
     prepared = prepare_data(config, cards)
+    prepared.require_tasks()
     tasks = tuple(cards.get(name) or TaskSpec(name=name) for name in prepared.task_names)
-    first, last = config.stages[0], config.stages[-1]
-    engine = EngineSetup(
-        tasks=tasks,
-        num_rows=prepared.num_rows["train"],
-        seed=config.seed,
-        total_steps=config.train.steps,
-        global_batch_size=config.train.global_batch_size,
-        mixture=config.mixture,
-        boundary=first.until,
-        stage_policies=(first.policy or config.mixture.policy, last.policy or config.mixture.policy),
-    )
+    store = TokenStore.open(prepared.store_path)
+    engine = _engine_setup(config, tasks, store)
     HeatEngine(engine)
-    return Inputs(prepared=prepared, tasks=tasks, engine=engine, notes=_check_evaluation(config, prepared, tasks))
+    notes = (*_check_evaluation(config, prepared, store, tasks), *_unarranged(config, store))
+    return Inputs(prepared=prepared, tasks=tasks, engine=engine, notes=notes)
 
 
-def _check_evaluation(config: RunConfig, prepared: Prepared, tasks: tuple[TaskSpec, ...]) -> tuple[str, ...]:
+def _engine_setup(config: RunConfig, tasks: tuple[TaskSpec, ...], store: TokenStore) -> EngineSetup:
+    first, last = config.stages[0], config.stages[-1]
+    numbers = range(len(tasks))
+    has_windows = any(stage.difficulty for stage in config.stages)
+    by_token = config.mixture.weight_unit == "tokens"
+    try:
+        return EngineSetup(
+            tasks=tasks,
+            num_rows=tuple(store.num_rows(task) for task in numbers),
+            seed=config.seed,
+            total_steps=config.train.steps,
+            global_batch_size=config.train.global_batch_size,
+            mixture=config.mixture,
+            boundary=first.until,
+            stage_policies=(first.policy or config.mixture.policy, last.policy or config.mixture.policy),
+            stage_arrangements=(first.arrangement, last.arrangement),
+            stage_difficulty=(first.difficulty, last.difficulty),
+            level_sizes=tuple(store.level_sizes(task) for task in numbers) if has_windows else (),
+            mean_supervised_tokens=tuple(float(store.supervised_lengths(task).mean()) for task in numbers)
+            if by_token
+            else (),
+        )
+    except ValidationError as error:
+        raise ConfigError("; ".join(problem["msg"] for problem in error.errors())) from error
+
+
+def _check_evaluation(
+    config: RunConfig, prepared: Prepared, store: TokenStore, tasks: tuple[TaskSpec, ...]
+) -> tuple[str, ...]:
     """Refuse probes that cannot be scored and verdicts that cannot be read, before any process is started for them."""
     names = [task.name for task in tasks]
     if config.evaluation.human_verdicts is not None and config.evaluation.human_verdicts.exists():
         check_verdicts(config.evaluation.human_verdicts, names)
-    store = TokenStore.open(prepared.store_path)
     return make_evaluator(prepared.tokenizer, store, tasks=tasks, config=config.evaluation, seed=config.seed).notes
 
 
-def _tokenizer(config: RunConfig, texts: Iterator[str]) -> PreTrainedTokenizerBase:
-    if isinstance(config.model, TinyModel):
-        return train_byte_tokenizer(texts, vocab_size=config.model.vocab_size)
-    tokenizer = load_tokenizer(Path(config.model.path), trust_remote_code=config.model.trust_remote_code)
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
+def _unarranged(config: RunConfig, store: TokenStore) -> tuple[str, ...]:
+    """Notes on arrangements that have a share and too few rows to fill it: their samples are trained alone.
+
+    Raises:
+        ConfigError: There is no row at all for one.
+    """
+    notes = []
+    numbers = range(len(store.task_names))
+    for code in sorted(_arrangements(config)):
+        counts = {store.task_names[task]: int(store.has_arrangement(task, code).sum()) for task in numbers}
+        without = [name for name, count in counts.items() if count == 0]
+        if len(without) == len(counts):
+            needed = "a parent_id that names another row" if code == CHAIN else "another row beside it"
+            raise ConfigError(
+                f"stages: arrangement.{ARRANGEMENTS[code]} has a share, but no training row of any task has {needed}; "
+                "set it to 0, or link the rows"
+            )
+        if without:
+            notes.append(
+                f"no row of {', '.join(without)} can be put into a {ARRANGEMENTS[code]}: "
+                "what a stage offers of it is trained alone"
+            )
+    return tuple(notes)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedTokenizer:
+    """The tiny model's: a byte-level tokenizer trained on the run's own training rows."""
+
+    vocab_size: int
+
+    @property
+    def key(self) -> str:
+        """See `TokenizerSource`."""
+        return f"byte-level {self.vocab_size}"
+
+    def make(self, texts: Iterator[str]) -> PreTrainedTokenizerBase:
+        """Train it."""
+        return train_byte_tokenizer(texts, vocab_size=self.vocab_size)
+
+
+@dataclass(frozen=True, slots=True)
+class PretrainedTokenizer:
+    """A pretrained model's own."""
+
+    path: str
+    trust_remote_code: bool
+
+    @property
+    def key(self) -> str:
+        """See `TokenizerSource`."""
+        return fingerprint(self._load())
+
+    def make(self, texts: Iterator[str]) -> PreTrainedTokenizerBase:  # noqa: ARG002
+        """Load it; no text is read."""
+        return self._load()
+
+    def _load(self) -> PreTrainedTokenizerBase:
+        tokenizer = load_tokenizer(Path(self.path), trust_remote_code=self.trust_remote_code)
+        if tokenizer.pad_token_id is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        return tokenizer
+
+
+def tokenizer_source(model: ModelConfig) -> TokenizerSource:
+    """Where the model's tokenizer comes from."""
+    if isinstance(model, TinyModel):
+        return TrainedTokenizer(model.vocab_size)
+    return PretrainedTokenizer(model.path, model.trust_remote_code)

@@ -10,26 +10,26 @@ undid is not part of the surviving history.
 What this does not do: measure influence. Nearness says that a row has the output's wording, not that it caused it.
 """
 
-import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cluster.run_directory import RunDirectory
+from cluster.replayed_stream import prepared_candidates, replayed_batches
 from evalsvc.report.history import RunHistory
 from scheduler.errors import DataError, ReplayMismatchError
 from scheduler.ledger import read_ledger
 from scheduler.plan import MixturePlan
 from scheduler.setup import EngineSetup
+from train.data.arrangement import ARRANGEMENTS, SINGLE
 from train.data.nearest import similarities
 from train.data.row import Message, Refusal
 from train.data.split import SPLITS, SplitName
 from train.data.store import TokenStore
-from train.stream.mixture import Batch, MixtureStream
+from train.stream.batch import Batch
 
 _NUM_SUGGESTED = 5
 
@@ -38,7 +38,7 @@ _NUM_SUGGESTED = 5
 class StoredRow:
     """A row as the run knew it: where it came from, which set it was in, what it says.
 
-    `row` is its number within its task and split; `difficulty` the mean of its factors, None where it has none.
+    `row` is its number within its task and split; `lineage` all else that `lineage.parquet` says of it.
     """
 
     task: str
@@ -48,17 +48,9 @@ class StoredRow:
     source: str
     line: int
     content_hash: str
-    difficulty: float | None
-    language: str | None
-    licence: str | None
-    reviewer: str | None
-    review_status: str | None
-    parent_id: str | None
     messages: tuple[Message, ...]
     answer: str
-
-
-_COLUMNS = [field.name for field in fields(StoredRow) if field.name not in ("task", "split", "row")]
+    lineage: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +62,8 @@ class Exposure:
         plan_version: The plan in force.
         stage: The plan's stage.
         weight: The plan's weight of the row's task.
-        epoch: Which pass over the task's rows, from 1.
+        epoch: Which pass over the task's rows (of its difficulty level, in a run with levels), from 1.
+        arrangement: How it was put before the model: single, chain or contrast.
     """
 
     step: int
@@ -78,6 +71,7 @@ class Exposure:
     stage: int
     weight: float
     epoch: int
+    arrangement: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,12 +129,12 @@ class TracedRun:
         for record in read_ledger(root):
             history.observe(record)
         setup = history.run_setup
-        times = [np.zeros(num_rows, dtype=np.int64) for num_rows in setup.num_rows]
-        for batch, _ in _batches(history, setup):
-            for task in np.unique(batch.tasks).tolist():
-                np.add.at(times[task], batch.rows[batch.tasks == task], 1)
-        path, store = _find_store(root, prepared, history, setup, times)
-        return cls(history=history, setup=setup, prepared=path, store=store, times_trained=tuple(times))
+        path, store, times = _find_store(root, prepared, history)
+        return cls(history=history, setup=setup, prepared=path, store=store, times_trained=times)
+
+    def batches(self) -> Iterator[tuple[Batch, MixturePlan]]:
+        """Every batch of the surviving history, with the plan it was drawn under."""
+        return replayed_batches(self.history, supervised_lengths=_lengths(self.setup, self.store))
 
     def task_numbers(self, task: str | None) -> list[int]:
         """The number of the named task, or of all.
@@ -172,7 +166,7 @@ def trace_sample(run: TracedRun, wanted: str, *, task: str | None = None) -> Sam
         stored
         for number in numbers
         for split in SPLITS
-        for stored in _read_rows(run.store, number, split, lambda table: _named(table, wanted))
+        for stored in _read_rows(run.store, number, split, _named(run.store, number, split, wanted))
     ]
     names = {run.store.task_names[number] for number in numbers}
     refusals = [
@@ -196,7 +190,7 @@ def trace_output(run: TracedRun, output: str, *, top: int, task: str | None = No
     are left out.
     """
     numbers = run.task_numbers(task)
-    answers = [answer for number in numbers for answer in _column(run.store, number, "train", "answer")]
+    answers = [answer for number in numbers for answer in run.store.column(number, "answer")]
     places = [(number, row) for number in numbers for row in range(run.store.num_rows(number, "train"))]
     times = np.concatenate([run.times_trained[number] for number in numbers])
     nearness = np.where(times > 0, similarities(answers, output), 0.0)
@@ -204,25 +198,9 @@ def trace_output(run: TracedRun, output: str, *, top: int, task: str | None = No
     for place in np.lexsort((-times, -nearness))[:top].tolist():
         if nearness[place] > 0:
             number, row = places[place]
-            (stored,) = _read_rows(run.store, number, "train", lambda _, row=row: [row])
+            (stored,) = _read_rows(run.store, number, "train", [row])
             neighbours.append(Neighbour(round(float(nearness[place]), 4), int(times[place]), stored))
     return neighbours
-
-
-def _batches(history: RunHistory, setup: EngineSetup) -> Iterator[tuple[Batch, MixturePlan]]:
-    """Every batch up to the last surviving boundary, with the plan it was drawn under."""
-    stream = MixtureStream(num_rows=setup.num_rows, batch_size=setup.global_batch_size, seed=setup.seed)
-    plan = history.plans[0]
-    for boundary in history.boundaries:
-        while stream.step < boundary.report.step:
-            yield stream.next_batch(), plan
-        plan = boundary.plan
-        stream.set_weights(np.array(plan.weights))
-        if tuple(stream.num_samples.tolist()) != boundary.report.num_samples:
-            raise ReplayMismatchError(
-                f"step {boundary.report.step}: the samples trained are not those that seed and plans give; "
-                "`taskheat replay` says where they part"
-            )
 
 
 def _exposures(run: TracedRun, rows: Sequence[StoredRow]) -> dict[tuple[str, int], tuple[Exposure, ...]]:
@@ -230,32 +208,41 @@ def _exposures(run: TracedRun, rows: Sequence[StoredRow]) -> dict[tuple[str, int
     names = run.store.task_names
     keys = {(names.index(stored.task), stored.row): (stored.task, stored.row) for stored in rows}
     found: dict[tuple[str, int], list[Exposure]] = {key: [] for key in keys.values()}
-    for batch, plan in _batches(run.history, run.setup) if keys else ():
+    for batch, plan in run.batches() if keys else ():
         for (task, row), key in keys.items():
-            for _ in range(np.count_nonzero((batch.tasks == task) & (batch.rows == row))):
+            for slot in np.flatnonzero((batch.tasks == task) & (batch.rows == row)).tolist():
                 epoch = len(found[key]) + 1  # an epoch holds every row once
-                found[key].append(Exposure(batch.step, plan.version, plan.stage, plan.weights[task], epoch))
+                arrangement = _arrangement(run.store, task, row, int(batch.arrangements[slot]))
+                exposure = Exposure(batch.step, plan.version, plan.stage, plan.weights[task], epoch, arrangement)
+                found[key].append(exposure)
     return {key: tuple(exposures) for key, exposures in found.items()}
 
 
+def _arrangement(store: TokenStore, task: int, row: int, offered: int) -> str:
+    """What a row was trained in: it stands alone where it does not exist in the arrangement it was offered."""
+    exists = offered == SINGLE or bool(store.has_arrangement(task, offered)[row])
+    return ARRANGEMENTS[offered if exists else SINGLE]
+
+
+def _lengths(setup: EngineSetup, store: TokenStore) -> list[np.ndarray] | None:
+    """Supervised lengths of all training rows, where the stream needs them."""
+    if setup.mixture.weight_unit == "samples":
+        return None
+    return [store.supervised_lengths(task) for task in range(len(store.task_names))]
+
+
 def _find_store(
-    root: Path, prepared: Path | None, history: RunHistory, setup: EngineSetup, times: Sequence[np.ndarray]
-) -> tuple[Path, TokenStore]:
-    """The store whose tasks, rows and tokens are the run's: where it is said to be, else beside the run."""
-    recorded = RunDirectory(root).read_manifest().get("prepared")
-    beside = root.absolute().parent / ".prepared"
-    if prepared is not None:
-        candidates = [prepared]
-    elif recorded is not None:
-        candidates = [Path(recorded), beside / Path(recorded).name]
-    else:
-        candidates = sorted(beside.iterdir()) if beside.is_dir() else []
+    root: Path, prepared: Path | None, history: RunHistory
+) -> tuple[Path, TokenStore, tuple[np.ndarray, ...]]:
+    """The store whose tasks, rows and tokens are the run's, and how often each of its training rows was trained."""
+    candidates = prepared_candidates(root, prepared)
     there = [path for path in dict.fromkeys(candidates) if (path / "summary.json").is_file()]
     for path in there:
         store = TokenStore.open(path / "store")
-        if _is_of_run(store, history, setup, times):
-            return path, store
-    looked = ", ".join(str(path) for path in candidates) or str(beside)
+        times = _times_trained(store, history)
+        if times is not None:
+            return path, store, times
+    looked = ", ".join(str(path) for path in candidates) or str(root.absolute().parent / ".prepared")
     problem = "is not the data this run was trained on" if there else "holds no prepared data"
     raise DataError(
         f"{root}: {looked} {problem} (tasks, rows and supervised tokens must be the ledger's); prepare the data of the "
@@ -263,49 +250,40 @@ def _find_store(
     )
 
 
-def _is_of_run(store: TokenStore, history: RunHistory, setup: EngineSetup, times: Sequence[np.ndarray]) -> bool:
+def _times_trained(store: TokenStore, history: RunHistory) -> tuple[np.ndarray, ...] | None:
+    """Per task, int64 [training rows]; None if the run was not trained on this store."""
+    setup = history.run_setup
     if store.task_names != tuple(task.name for task in setup.tasks):
-        return False
-    if tuple(store.num_rows(task) for task in range(len(times))) != setup.num_rows:
-        return False
+        return None
+    if tuple(store.num_rows(task) for task in range(len(setup.tasks))) != setup.num_rows:
+        return None
+    times = tuple(np.zeros(num_rows, dtype=np.int64) for num_rows in setup.num_rows)
+    lengths = _lengths(setup, store)
+    try:
+        for batch, _ in replayed_batches(history, supervised_lengths=lengths):
+            for task in np.unique(batch.tasks).tolist():
+                np.add.at(times[task], batch.rows[batch.tasks == task], 1)
+    except ReplayMismatchError:
+        if lengths is not None:
+            return None  # other lengths draw other rows
+        raise
     if not history.boundaries:
-        return True
+        return times
     num_tokens = tuple(int(counts @ store.supervised_lengths(task)) for task, counts in enumerate(times))
-    return num_tokens == history.boundaries[-1].report.num_tokens
+    return times if num_tokens == history.boundaries[-1].report.num_tokens else None
 
 
-def _table(store: TokenStore, task: int, split: SplitName) -> pa.RecordBatch:
-    """Record batch i of a split's file holds the rows of task i."""
-    return pa.ipc.open_file(pa.memory_map(str(store.path / f"{split}.arrow"))).get_batch(task)
+def _read_rows(store: TokenStore, task: int, split: SplitName, rows: Sequence[int]) -> list[StoredRow]:
+    """Rows of one task and split by number."""
+    found = []
+    for row, text, lineage in zip(rows, store.texts(task, rows, split), store.lineage(task, split, rows), strict=True):
+        rest = {name: value for name, value in lineage.items() if name not in (*text, "task", "split", "row")}
+        found.append(StoredRow(task=store.task_names[task], split=split, row=row, lineage=rest, **text))
+    return found
 
 
-def _column(store: TokenStore, task: int, split: SplitName, name: str) -> list[str]:
-    return _table(store, task, split).column(name).to_pylist()
-
-
-def _read_rows(
-    store: TokenStore, task: int, split: SplitName, choose: Callable[[pa.RecordBatch], list[int]]
-) -> list[StoredRow]:
-    """The rows of one task and split that `choose` picks by number."""
-    table = _table(store, task, split)
-    chosen = choose(table)
-    if not chosen:
-        return []
-    records = table.select(_COLUMNS).take(pa.array(chosen)).to_pylist()
-    return [
-        StoredRow(
-            task=store.task_names[task],
-            split=split,
-            row=row,
-            messages=tuple((role, content) for role, content in json.loads(record.pop("messages"))),
-            **record,
-        )
-        for row, record in zip(chosen, records, strict=True)
-    ]
-
-
-def _named(table: pa.RecordBatch, wanted: str) -> list[int]:
-    columns = (table.column(name).to_pylist() for name in ("id", "source", "line"))
+def _named(store: TokenStore, task: int, split: SplitName, wanted: str) -> list[int]:
+    columns = (store.column(task, name, split) for name in ("id", "source", "line"))
     return [
         row
         for row, (row_id, source, line) in enumerate(zip(*columns, strict=True))
@@ -324,7 +302,7 @@ def _read_quarantine(path: Path) -> list[Refusal]:
 
 
 def _unknown_id(run: TracedRun, wanted: str, tasks: Sequence[int]) -> str:
-    every_id = (name for task in tasks for split in SPLITS for name in _column(run.store, task, split, "id"))
+    every_id = (name for task in tasks for split in SPLITS for name in run.store.column(task, "id", split))
     ids = list(dict.fromkeys(every_id))
     nearness = similarities(ids, wanted)
     nearest = [ids[place] for place in np.argsort(-nearness, kind="stable")[:_NUM_SUGGESTED] if nearness[place] > 0]

@@ -22,7 +22,6 @@ from typing import Any, NamedTuple
 from transformers import PreTrainedTokenizerBase
 
 from evalsvc.config import EvaluationConfig
-from evalsvc.generation import Completion, Sampling, generate, teacher_forced
 from evalsvc.human_verdicts import RefusedLine, VerdictCount, VerdictTail
 from evalsvc.reviewer import Review, review
 from evalsvc.scorers import last_number, score_text
@@ -30,16 +29,19 @@ from scheduler.errors import ConfigError, DataError
 from scheduler.signals import TaskSignal
 from scheduler.task import ExactChecker, NumericChecker, RulesChecker, TaskSpec
 from train.data.split import SplitName
-from train.data.store import EncodedRow, TokenStore
+from train.data.store import EncodedRow, Example, TokenStore
+from train.generation import Completion, Sampling, generate, teacher_forced
 from train.model import pad_id
 from train.tokenizer import stop_id
 
 
 class Probe(NamedTuple):
-    """One held-out question with its right answer, as tokens and as text."""
+    """One held-out question with its right answer, as tokens and as text; `prompt` is the turn to be answered."""
 
     row: EncodedRow
     reference: str
+    prompt: str = ""
+    prompt: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +58,15 @@ def read_probes(store: TokenStore, *, num_tasks: int, split: SplitName) -> list[
     """Read a held-out split (`probe` or `test`) of the first `num_tasks` tasks of the store, in its order."""
     return [
         tuple(
-            Probe(store.encoded(task, row, split), example.answer)
-            for row, example in enumerate(store.examples(task, split))
+            _probe(store.encoded(task, row, split), example) for row, example in enumerate(store.examples(task, split))
         )
         for task in range(num_tasks)
     ]
+
+
+def _probe(row: EncodedRow, example: Example) -> Probe:
+    """Of a conversation only the last answer is judged, whatever was supervised."""
+    return Probe(EncodedRow(row.input_ids, row.spans[-1:]), example.answer, example.messages[-1][1])
 
 
 class Evaluator:
@@ -187,6 +193,7 @@ class Evaluator:
             spec.output_rules,
             [self._text(completion) for completion in completions],
             truncated=[not completion.stopped for completion in completions],
+            prompts=[probe.prompt for probe in repeated],
         )
         return [scores[start : start + num_samples] for start in range(0, len(scores), num_samples)], verdict
 
@@ -208,6 +215,7 @@ class Evaluator:
                 answer=self._text(completion),
                 reference=probe.reference,
                 rules=spec.output_rules,
+                prompt=probe.prompt,
                 truncated=not completion.stopped,
             )
             for probe, completion in zip(probes, completions, strict=True)
@@ -247,8 +255,11 @@ def _check_scorable(spec: TaskSpec, probes: Sequence[Probe]) -> None:
             f"task {spec.name!r} has no probes, so nothing can steer it; give it more distinct rows "
             "or raise data.max_held_out_ratio"
         )
-    if isinstance(spec.checker, RulesChecker) and not spec.output_rules:
-        raise ConfigError(f"task {spec.name!r} is scored by its output rules and has none; write output_rules for it")
+    binds = any(rule.on_break == "refuse" for rule in spec.output_rules)
+    if isinstance(spec.checker, RulesChecker) and not binds:
+        raise ConfigError(
+            f"task {spec.name!r} is scored by its output rules and has none that refuses; write output_rules for it"
+        )
     if isinstance(spec.checker, NumericChecker):
         for probe in probes:
             if last_number(probe.reference) is None:

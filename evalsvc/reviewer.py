@@ -18,8 +18,8 @@ class Review:
 
     Attributes:
         num_reviewed: Outputs read.
-        num_rejected: Outputs that broke any rule, of whatever aspect.
-        format_compliance: Share of the outputs read that kept every rule of aspect `format`.
+        num_rejected: Outputs that broke any rule that refuses, of whatever aspect.
+        format_compliance: Share of the outputs read that kept every such rule of aspect `format`.
     """
 
     num_reviewed: int
@@ -27,24 +27,35 @@ class Review:
     format_compliance: float
 
 
-def review(rules: Sequence[OutputRule], outputs: Sequence[str], *, truncated: Sequence[bool]) -> Review:
+def review(
+    rules: Sequence[OutputRule],
+    outputs: Sequence[str],
+    *,
+    truncated: Sequence[bool],
+    prompts: Sequence[str] | None = None,
+) -> Review:
     """Read every output.
 
     An output that is empty, or that was cut off because the model did not stop, breaks the format whatever the rules.
+    A rule whose `on_break` is `flag` rejects nothing.
 
     Args:
         rules: The task's output rules; may be empty.
         outputs: Generated texts, at least one.
         truncated: For each output, whether it was cut off.
+        prompts: For each output, the last turn it replies to, which `consistency` rules and plugins may read; without
+            it they read "".
 
     Raises:
         ValueError: There is no output, or the lengths differ.
     """
     if not outputs:
         raise ValueError("there is no output to review")
+    binding = [rule for rule in rules if rule.on_break == "refuse"]
     num_rejected = num_malformed = 0
-    for output, was_cut in zip(outputs, truncated, strict=True):
-        violations = check_output(rules, output)
+    replied_to = [""] * len(outputs) if prompts is None else prompts
+    for output, was_cut, prompt in zip(outputs, truncated, replied_to, strict=True):
+        violations = check_output(binding, output, prompt=prompt)
         is_malformed = was_cut or not output.strip() or any(violation.aspect == "format" for violation in violations)
         num_malformed += is_malformed
         num_rejected += is_malformed or bool(violations)

@@ -1,7 +1,7 @@
 """What a generated answer is worth, in [0, 1]: one small pure function per checker of `scheduler.task`.
 
 Scores compare texts. Where a task's checker is `exact`, the probes' own score is the teacher-forced one
-(`evalsvc.generation.teacher_forced`), which needs no generated text; the function here serves its sampled outputs.
+(`train.generation.teacher_forced`), which needs no generated text; the function here serves its sampled outputs.
 """
 
 import re
@@ -23,7 +23,13 @@ _WORD = re.compile(rf"[{_CJK}]|[^\W_{_CJK}]+")
 
 
 def score_text(
-    checker: Checker, *, answer: str, reference: str, rules: Sequence[OutputRule], truncated: bool = False
+    checker: Checker,
+    *,
+    answer: str,
+    reference: str,
+    rules: Sequence[OutputRule],
+    prompt: str = "",
+    truncated: bool = False,
 ) -> float:
     """Score a generated answer by a task's checker.
 
@@ -32,6 +38,7 @@ def score_text(
         answer: The generated text.
         reference: The right answer.
         rules: The task's output rules; read by the `rules` checker only.
+        prompt: The turn the answer replies to, which some rules read.
         truncated: The model did not stop by itself. Such an answer is never exact; the other checkers score what is
             there.
 
@@ -46,7 +53,7 @@ def score_text(
         case OverlapChecker():
             return overlap_score(answer, reference)
         case RulesChecker():
-            return rules_score(answer, rules)
+            return rules_score(answer, rules, prompt=prompt)
 
 
 def exact_score(answer: str, reference: str) -> float:
@@ -88,11 +95,15 @@ def overlap_score(answer: str, reference: str) -> float:
     return 2 * num_shared / (answered.total() + expected.total())
 
 
-def rules_score(answer: str, rules: Sequence[OutputRule]) -> float:
-    """Share of the rules that the answer keeps. Every rule weighs the same; without rules nothing is broken: 1."""
-    if not rules:
+def rules_score(answer: str, rules: Sequence[OutputRule], *, prompt: str = "") -> float:
+    """Share of the rules that the answer keeps; those that only flag are not counted.
+
+    Every rule weighs the same; without rules nothing is broken: 1.
+    """
+    binding = [rule for rule in rules if rule.on_break == "refuse"]
+    if not binding:
         return 1.0
-    return 1 - len(check_output(rules, answer)) / len(rules)
+    return 1 - len(check_output(binding, answer, prompt=prompt)) / len(binding)
 
 
 def _words(text: str) -> Counter[str]:

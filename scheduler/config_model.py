@@ -1,6 +1,8 @@
 """The base of everything a person writes: unknown keys are refused, values cannot change after validation."""
 
-from pydantic import BaseModel, ConfigDict
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class ConfigModel(BaseModel):
@@ -14,3 +16,11 @@ class PathLike:
 
     Whoever reads settings from files resolves such a path against the file that states it, as it does for `Path`.
     """
+
+
+class UrlLike:
+    """Marks a string that is never a path, whatever else may stand in its place: it names its protocol."""
+
+
+Url = Annotated[str, Field(pattern=r"^[a-z][a-z0-9+.-]*://"), UrlLike]
+"""`protocol://…`; where `Path | Url` stands, such a string is left alone and any other is a path."""

@@ -17,30 +17,45 @@ from numpy.typing import NDArray
 from scheduler.errors import StateError
 from scheduler.evaluation import Evaluation
 from scheduler.explain import sentences
+from scheduler.exposure import stage_exposure
 from scheduler.guards import Guarded, GuardFacts, Guards
 from scheduler.heat import HeatTracker
 from scheduler.plan import MixturePlan
-from scheduler.policies import Evidence, Hold, Target, decide
+from scheduler.policies import Evidence, History, Hold, Target, answer, resolve
+from scheduler.policies.base import Driver
+from scheduler.policies.history import arrays, plain
 from scheduler.prior import prior_weights
 from scheduler.records import DecisionRecord, StageRecord, TaskDecision
 from scheduler.setup import EngineSetup
 from scheduler.signals import IntervalReport, TaskSignal, shown
 from scheduler.stages import StageMachine, Transition
 
-_STATE_KEYS = {"heat", "stages", "plan", "pending", "served", "served_step"}
+_STATE_KEYS = {"heat", "history", "stages", "policy", "plan", "pending", "served", "served_step"}
 
 
 @dataclass(frozen=True, slots=True)
 class Weighing:
-    """The numeric result of a decision: bounded weights, why the policy kept the old ones if it did, a new stage."""
+    """The numeric result of a decision.
+
+    Attributes:
+        guarded: Bounded weights.
+        held: Why the policy kept the old ones; None if it did not.
+        driver: The statistic that moved the weights; None for heat and when they were held.
+        transition: The stage that begins with the new plan, if one does.
+    """
 
     guarded: Guarded
     held: str | None
+    driver: Driver | None
     transition: Transition | None
 
 
 class HeatEngine:
-    """One run's engine. Stateful parts: heat, stage machine, the plan, buffered signals."""
+    """One run's engine. Stateful parts: heat, history, stage machine, the policy's memory, the plan, buffered signals.
+
+    The policy's memory changes with an evaluation only. When stage 2 has another policy than stage 1, or the same with
+    other settings, that policy begins with an empty memory; heat and history go on.
+    """
 
     def __init__(self, setup: EngineSetup) -> None:
         self.setup = setup
@@ -50,8 +65,13 @@ class HeatEngine:
         self.heat = HeatTracker(
             config=setup.mixture.heat, target_scores=np.array([task.target_score for task in setup.tasks])
         )
+        self.history = History.new(len(setup.tasks))
         self.stages = StageMachine(setup)
+        self._rules = [resolve(policy, setup) for policy in setup.stage_policies]
+        self.policy_memory = self._rules[0].first_memory(len(setup.tasks))
         self._num_rows = np.array(setup.num_rows, dtype=np.float64)
+        self._row_weight = np.array(setup.mean_supervised_tokens or np.ones(len(setup.tasks)))
+        self._max_epochs = _max_epochs(setup)
         self.served = np.zeros(len(setup.tasks))
         self.served_step = 0
         self.plan = MixturePlan(
@@ -61,6 +81,7 @@ class HeatEngine:
             stage=1,
             stage_start_step=0,
             weights=tuple(self.guards.initial(self._epochs_left(self.prior, effective_step=0)).tolist()),
+            **stage_exposure(setup, stage=1)._asdict(),
         )
         self._pending: dict[int, Evaluation] = {}
         self._is_long_tail = np.array([task.tier == "long_tail" for task in setup.tasks])
@@ -89,9 +110,12 @@ class HeatEngine:
         return self._pending[step]
 
     def observe_interval(self, report: IntervalReport) -> None:
-        """Remember what has been served, for the epoch cap. Raises StateError for another number of tasks."""
-        if len(report.num_samples) != len(self.served):
-            raise StateError(f"the report is on {len(report.num_samples)} tasks; this run has {len(self.served)}")
+        """Remember what has been served and its training loss. Raises StateError for another number of tasks."""
+        for column in (report.num_samples, report.num_tokens, report.train_loss):
+            if len(column) != len(self.served):
+                raise StateError(f"the report is on {len(column)} tasks; this run has {len(self.served)}")
+        counted = report.num_tokens if self.setup.mixture.weight_unit == "tokens" else report.num_samples
+        self.history.observe_interval(counted=counted, train_loss=report.train_loss)
         self.served = np.array(report.num_samples, dtype=np.float64)
         self.served_step = report.step
 
@@ -106,8 +130,9 @@ class HeatEngine:
             stage=self.stages.stage,
             stage_start_step=self.stages.stage_start_step,
             weights=tuple(weighing.guarded.weights.tolist()),
+            **stage_exposure(self.setup, self.stages.stage)._asdict(),
         )
-        tasks = self._task_decisions(before, weighing.guarded)
+        tasks = self._task_decisions(before, weighing)
         words = sentences(tasks, held=weighing.held)
         record = DecisionRecord(plan=self.plan, tasks=tasks, held=weighing.held, sentences=words)
         return record, self._stage_record(weighing.transition)
@@ -118,16 +143,25 @@ class HeatEngine:
         evaluation = self._buffer(source_step)
         self._pending = {step: rest for step, rest in self._pending.items() if step > source_step}
         self.heat.update(evaluation, served=self.served, overfit_tolerance=self.guards.config.overfit_tolerance)
-        num_measured = len(evaluation.signals)
-        transition = self._stage_transition(effective_step, anything_measured=num_measured > 0)
-        policy = self.setup.stage_policies[self.stages.stage - 1]
+        self.history.fold(evaluation)
+        transition = self._stage_transition(effective_step, anything_measured=len(evaluation.signals) > 0)
         facts = self._facts(effective_step)
-        match decide(policy, self._evidence(num_measured)):
-            case Target(logits=logits):
-                return Weighing(self.guards.apply(logits, facts), None, transition)
+        match self._ask(self._evidence(evaluation, facts, source_step), stage_begins=transition is not None):
+            case Target(logits=logits, driver=driver):
+                return Weighing(self.guards.apply(logits, facts), None, driver, transition)
             case Hold(reason=reason):
                 kept = Guarded(facts.previous, facts.previous, ("",) * len(facts.previous))
-                return Weighing(kept, reason, transition)
+                return Weighing(kept, reason, None, transition)
+
+    def _ask(self, evidence: Evidence, *, stage_begins: bool) -> Target | Hold:
+        """Ask the policy of the stage, and remember what it remembers."""
+        stage_1, stage_2 = self.setup.stage_policies
+        stage = self.stages.stage
+        if stage_begins and stage_1 != stage_2:
+            self.policy_memory = self._rules[stage - 1].first_memory(len(self.served))
+        answered = answer(self.setup.stage_policies[stage - 1], self._rules[stage - 1], evidence, self.policy_memory)
+        self.policy_memory = answered.memory
+        return answered.outcome
 
     def effective_step(self, source_step: int) -> int:
         """First step of the plan decided on the evaluation at `source_step`."""
@@ -150,16 +184,35 @@ class HeatEngine:
             return None
         return StageRecord(stage=2, step=transition.step, plan_version=self.plan.version, reason=transition.reason)
 
-    def _evidence(self, fresh: int) -> Evidence:
-        state = self.heat.state
+    def _evidence(self, evaluation: Evaluation, facts: GuardFacts, source_step: int) -> Evidence:
+        state, history, measured = self.heat.state, self.history, self.heat.measured_once
         return Evidence(
             prior=self.prior,
+            previous=facts.previous,
+            num_rows=self._num_rows,
             heat=state.heat,
             learnability=state.learnability,
             gap=state.gap,
             long_tail=self._is_long_tail,
-            measured=self.heat.measured_once,
-            fresh=fresh,
+            measured=measured,
+            fresh=evaluation.measured,
+            span=history.span,
+            score=history.score,
+            first_score=history.first_score,
+            best_score=np.where(measured, state.best_score, np.nan),
+            previous_score=history.previous_score,
+            loss=history.loss,
+            first_loss=history.first_loss,
+            best_loss=np.where(measured, state.best_loss, np.nan),
+            previous_loss=history.previous_loss,
+            train_loss=history.train_loss,
+            previous_train_loss=history.previous_train_loss,
+            first_train_loss=history.first_train_loss,
+            served=history.counted,
+            exposure=history.exposure,
+            total_exposure=history.total_exposure,
+            step=source_step,
+            progress=min(facts.progress, 1.0),
         )
 
     def _facts(self, effective_step: int) -> GuardFacts:
@@ -172,17 +225,20 @@ class HeatEngine:
         )
 
     def _epochs_left(self, previous: NDArray[np.float64], *, effective_step: int) -> NDArray[np.float64]:
-        """Samples per slot [K] that the epoch cap allows from `effective_step` on; `previous` is served until then."""
-        total, batch = self.setup.total_steps, self.setup.global_batch_size
-        max_epochs = self.guards.config.max_epochs
-        if max_epochs is None or effective_step >= total:
-            return np.full(len(previous), np.inf)
-        will_be_served = self.served + previous * batch * max(effective_step - self.served_step, 0)
-        allowed = max_epochs * self._num_rows - will_be_served
-        return np.maximum(allowed, 0.0) / (batch * (total - effective_step))
+        """Weight [K] up to which no task passes its epoch cap from `effective_step` on; `previous` holds until then.
 
-    def _task_decisions(self, before: MixturePlan, guarded: Guarded) -> tuple[TaskDecision, ...]:
-        state = self.heat.state
+        Where weights are shares of tokens, a sample of task i counts as its mean length: w_i = s_i · m_i · sum(w / m).
+        """
+        total, batch = self.setup.total_steps, self.setup.global_batch_size
+        if effective_step >= total or not np.isfinite(self._max_epochs).any():
+            return np.full(len(previous), np.inf)
+        samples_per_weight = 1.0 / (self._row_weight * float(np.sum(previous / self._row_weight)))
+        will_be_served = self.served + previous * samples_per_weight * batch * max(effective_step - self.served_step, 0)
+        allowed = np.maximum(self._max_epochs * self._num_rows - will_be_served, 0.0)
+        return allowed / (batch * (total - effective_step) * samples_per_weight)
+
+    def _task_decisions(self, before: MixturePlan, weighing: Weighing) -> tuple[TaskDecision, ...]:
+        state, guarded = self.heat.state, weighing.guarded
         columns: list[NDArray[np.float64]] = [
             state.decay,
             state.variance,
@@ -194,14 +250,18 @@ class HeatEngine:
             guarded.target,
             guarded.weights,
         ]
-        return tuple(map(TaskDecision, self.index_of, *(column.tolist() for column in columns), guarded.held_by))
+        drivers = [""] * len(self.served) if weighing.driver is None else weighing.driver.words()
+        numbers = (column.tolist() for column in columns)
+        return tuple(map(TaskDecision, self.index_of, *numbers, guarded.held_by, drivers))
 
     def state_dict(self) -> dict[str, Any]:
         """JSON-able copy of everything that later decisions depend on."""
         return {
             "heat": self.heat.state_dict(),
+            "history": self.history.state_dict(),
             "stages": self.stages.state_dict(),
-            "plan": {**asdict(self.plan), "weights": list(self.plan.weights)},
+            "policy": {name: plain(array) for name, array in self.policy_memory.items()},
+            "plan": self.plan.to_fields(),
             "pending": [asdict(signal) for one in self._pending.values() for signal in one.signals.values()],
             "served": self.served.tolist(),
             "served_step": self.served_step,
@@ -218,11 +278,26 @@ class HeatEngine:
         if unknown:
             raise StateError(f"the state holds signals of {sorted(unknown)}, which are not tasks of this run")
         self.heat.load_state_dict(state["heat"])
+        self.history.load_state_dict(state["history"])
         self.stages.load_state_dict(state["stages"])
-        self.plan = MixturePlan(**{**state["plan"], "weights": tuple(state["plan"]["weights"])})
+        empty = self._rules[self.stages.stage - 1].first_memory(len(self.served))
+        expected = {name: array.shape for name, array in empty.items()}
+        self.policy_memory = arrays(state["policy"], expected, what="policy")
+        self.plan = MixturePlan.from_fields(state["plan"])
         self._pending = {}
         for fields in state["pending"]:
             signal = TaskSignal(**fields)
             self._buffer(signal.step).add(self.index_of[signal.task], signal)
         self.served = np.array(state["served"], dtype=np.float64)
         self.served_step = state["served_step"]
+
+
+def _max_epochs(setup: EngineSetup) -> NDArray[np.float64]:
+    """Epoch cap per task [K]: the guard's or the card's own, whichever is less; infinite without one."""
+    guard = setup.mixture.guards.max_epochs
+    return np.array(
+        [
+            min((cap for cap in (guard, task.repetition.max_epochs) if cap is not None), default=np.inf)
+            for task in setup.tasks
+        ]
+    )

@@ -1,4 +1,7 @@
-"""Decisions in words: which signal moved which weight, and which guard held it back."""
+"""Decisions in words: which signal moved which weight, and which guard held it back.
+
+A policy that does not go by heat names its own statistic (`TaskDecision.driver`).
+"""
 
 from collections.abc import Sequence
 from heapq import nlargest
@@ -35,23 +38,26 @@ def sentence(task: TaskDecision) -> str:
     """One task's move and its reasons."""
     falls = task.weight_after < task.weight_before
     direction = "falls" if falls else "rises" if task.weight_after > task.weight_before else "stays"
-    text = f"{task.task} {direction} {task.weight_before:.1%} → {task.weight_after:.1%}: heat {task.heat:.2f}"
+    text = f"{task.task} {direction} {task.weight_before:.1%} → {task.weight_after:.1%}: {task.driver or _heat(task)}"
+    if falls and task.target_weight >= task.weight_before and not task.held_by:
+        text += ", the bounds of other tasks take the room"
+    elif falls and not task.driver and task.learnability == 1.0 and task.held_by != "overfit guard":
+        text += ", others are hotter"
+    if not task.driver and task.learnability < 1.0:
+        text += f"; exposure brings no progress, so its heat counts {task.learnability:.0%}"
+    if task.held_by:
+        text += f"; {_HELD_WORDS[task.held_by].format(target=task.target_weight)}"
+    return text + "."
+
+
+def _heat(task: TaskDecision) -> str:
+    """Heat and its largest components."""
     reasons = [
         f"{label} {getattr(task, name):.2f}"
         for name, label in sorted(_COMPONENTS.items(), key=lambda item: -getattr(task, item[0]))
         if getattr(task, name) >= 0.1
     ]
-    if reasons:
-        text += f" ({', '.join(reasons[:3])})"
-    if falls and task.target_weight >= task.weight_before and not task.held_by:
-        text += ", the bounds of other tasks take the room"
-    elif falls and task.learnability == 1.0 and task.held_by != "overfit guard":
-        text += ", others are hotter"
-    if task.learnability < 1.0:
-        text += f"; exposure brings no progress, so its heat counts {task.learnability:.0%}"
-    if task.held_by:
-        text += f"; {_HELD_WORDS[task.held_by].format(target=task.target_weight)}"
-    return text + "."
+    return f"heat {task.heat:.2f}" + (f" ({', '.join(reasons[:3])})" if reasons else "")
 
 
 def _move(task: TaskDecision) -> float:

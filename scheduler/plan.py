@@ -2,12 +2,19 @@
 
 import hashlib
 import struct
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+Window = tuple[int, int]
+"""First and last open difficulty level of a task, both included, counted from 0."""
+
+SINGLE_ONLY = (1.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
 class MixturePlan:
-    """Sampling weights and the stage, in force from the first interval boundary >= `effective_from_step`.
+    """What is trained from the first interval boundary >= `effective_from_step` on.
 
     Attributes:
         version: 0 for the initial plan, then one more per decision.
@@ -15,7 +22,10 @@ class MixturePlan:
         effective_from_step: First step the plan may be in force.
         stage: 1 or 2.
         stage_start_step: Step at which that stage began.
-        weights: Probability per task, in the order of the run's tasks; sums to one.
+        weights: Share per task, in the order of the run's tasks; sums to one.
+        arrangement: Shares of a task's samples offered to single, chain and contrast arrangement; sums to one.
+        windows: Open difficulty levels per task; empty where the run has no difficulty levels.
+        replay_ratio: Share of a task's samples drawn from the levels below its window.
     """
 
     version: int
@@ -24,9 +34,32 @@ class MixturePlan:
     stage: int
     stage_start_step: int
     weights: tuple[float, ...]
+    arrangement: tuple[float, float, float] = SINGLE_ONLY
+    windows: tuple[Window, ...] = ()
+    replay_ratio: float = 0.0
+
+    def to_fields(self) -> dict[str, Any]:
+        """All fields, as JSON gives them back."""
+        lists = {"weights": list(self.weights), "arrangement": list(self.arrangement)}
+        return {**asdict(self), **lists, "windows": [list(window) for window in self.windows]}
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, Any]) -> Self:
+        """Inverse of `to_fields`."""
+        single, chain, contrast = fields["arrangement"]
+        return cls(
+            **{
+                **fields,
+                "weights": tuple(fields["weights"]),
+                "arrangement": (single, chain, contrast),
+                "windows": tuple((first, last) for first, last in fields["windows"]),
+            }
+        )
 
     def digest(self) -> int:
         """63-bit hash of the plan's exact content, equal on every rank that holds the same plan."""
         header = (self.version, self.source_step, self.effective_from_step, self.stage, self.stage_start_step)
-        packed = struct.pack(f"<5q{len(self.weights)}d", *header, *self.weights)
+        numbers = (*self.weights, *self.arrangement, self.replay_ratio)
+        levels = [level for window in self.windows for level in window]
+        packed = struct.pack(f"<5q{len(numbers)}d{len(levels)}q", *header, *numbers, *levels)
         return int.from_bytes(hashlib.blake2b(packed, digest_size=8).digest(), "little") >> 1

@@ -1,4 +1,7 @@
-"""The prior: the mixture before any evidence, from the operator's wish and the sizes of the pools."""
+"""The prior: the mixture before any evidence, from the operator's wish and the sizes of the pools.
+
+A pool's size is counted in what weights are shares of: rows, or supervised tokens.
+"""
 
 import math
 
@@ -15,14 +18,14 @@ def prior_weights(setup: EngineSetup) -> NDArray[np.float64]:
     Raises:
         ConfigError: An explicit weight names no task of the run, or no weight is left.
     """
-    rows = np.array(setup.num_rows, dtype=np.float64)
+    sizes = np.array(setup.num_rows, dtype=np.float64) * (setup.mean_supervised_tokens or 1.0)
     match setup.mixture.prior:
         case ProportionalPrior():
-            shares = rows
+            shares = sizes
         case UniformPrior():
-            shares = np.ones_like(rows)
+            shares = np.ones_like(sizes)
         case TemperaturePrior(tau=tau):
-            shares = rows ** (1.0 / tau)
+            shares = sizes ** (1.0 / tau)
         case ExplicitPrior(weights=weights):
             names = [task.name for task in setup.tasks]
             unknown = sorted(set(weights) - set(names))

@@ -15,7 +15,7 @@ from scheduler.errors import LedgerError
 from scheduler.plan import MixturePlan
 from scheduler.signals import IntervalReport, TaskSignal
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,8 @@ class TaskDecision:
     """One task's part in a decision. Components, heat and learnability are in [0, 1]; weights are probabilities.
 
     `target_weight` is what the policy asked for, `weight_after` what the guards let through, `held_by` the guard that
-    made the difference ("" if none did).
+    made the difference ("" if none did). `driver` says in words which statistic the policy went by and its value; ""
+    where that is heat.
     """
 
     task: str
@@ -70,6 +71,7 @@ class TaskDecision:
     target_weight: float
     weight_after: float
     held_by: str
+    driver: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,69 +1,21 @@
 """Settings of the decision, and `EngineSetup`: all the engine needs to know, written into the ledger's first record."""
 
+import math
 from collections import Counter
 from typing import Annotated, Literal
 
 from pydantic import Field, FiniteFloat, model_validator
 
 from scheduler.config_model import ConfigModel
-from scheduler.task import TaskSpec
+from scheduler.policy_config import ExplicitPrior as ExplicitPrior
+from scheduler.policy_config import HeatPolicy, Policy, Prior, TemperaturePrior
+from scheduler.policy_config import ProportionalPrior as ProportionalPrior
+from scheduler.policy_config import StaticPolicy as StaticPolicy
+from scheduler.policy_config import UniformPrior as UniformPrior
+from scheduler.task import Repetition, TaskSpec
 
 Mode = Literal["lag1", "sync", "async"]
-
-
-class ProportionalPrior(ConfigModel):
-    """Share by number of training rows."""
-
-    type: Literal["proportional"] = "proportional"
-
-
-class UniformPrior(ConfigModel):
-    """Equal shares."""
-
-    type: Literal["uniform"] = "uniform"
-
-
-class TemperaturePrior(ConfigModel):
-    """Share by rows ** (1 / tau): tau 1 is proportional, a large tau is uniform (mT5, T5)."""
-
-    type: Literal["temperature"] = "temperature"
-    tau: float = Field(default=2.0, ge=1)
-
-
-class ExplicitPrior(ConfigModel):
-    """Weights by task name, not necessarily summing to one; a task left out gets none beyond the floor."""
-
-    type: Literal["explicit"] = "explicit"
-    weights: dict[str, FiniteFloat]
-
-    @model_validator(mode="after")
-    def _is_a_mixture(self) -> "ExplicitPrior":
-        negative = {name: weight for name, weight in self.weights.items() if not weight >= 0}
-        if negative:
-            raise ValueError(f"weights must be >= 0, got {negative}")
-        if not sum(self.weights.values()) > 0:
-            raise ValueError("all weights are zero; give at least one task a positive weight")
-        return self
-
-
-Prior = Annotated[ProportionalPrior | UniformPrior | TemperaturePrior | ExplicitPrior, Field(discriminator="type")]
-
-
-class StaticPolicy(ConfigModel):
-    """Keep the prior: the plan never moves."""
-
-    type: Literal["static"] = "static"
-
-
-class HeatPolicy(ConfigModel):
-    """Weight ∝ prior · exp(strength · heat · learnability), anchored to the prior (see `scheduler.policies.heat`)."""
-
-    type: Literal["heat"] = "heat"
-    strength: float = Field(default=3.0, ge=0, le=20)
-    long_tail_boost: float = Field(default=0.5, ge=0, le=5, description="adds boost·gap to a long-tail task's exponent")
-
-
-Policy = Annotated[StaticPolicy | HeatPolicy, Field(discriminator="type")]
+WeightUnit = Literal["samples", "tokens"]
 
 
 class HeatConfig(ConfigModel):
@@ -125,7 +77,8 @@ class MixtureConfig(ConfigModel):
 
     `interval_steps` optimiser steps lie between evaluations (null: a twentieth of the run, 50 at most). `mode`: `lag1`
     trains on while the evaluation runs and applies its plan one interval later, deterministically; `sync` waits for it;
-    `async` applies it whenever it is ready.
+    `async` applies it whenever it is ready. `weight_unit` says what a weight is a share of: samples, or supervised
+    tokens (answers and their stop tokens).
     """
 
     prior: Prior = TemperaturePrior()
@@ -134,11 +87,53 @@ class MixtureConfig(ConfigModel):
     guards: GuardConfig = GuardConfig()
     interval_steps: int | None = Field(default=None, ge=1)
     mode: Mode = "lag1"
+    weight_unit: WeightUnit = "samples"
     plan_timeout_s: float = Field(default=120.0, gt=0)
 
     def interval_of(self, total_steps: int) -> int:
         """Optimiser steps between evaluations in a run of `total_steps`."""
         return self.interval_steps or min(50, max(1, total_steps // 20))
+
+
+class Arrangement(ConfigModel):
+    """How a sample is put before the model; the three are relative shares of each task's samples.
+
+    `single`: the row alone. `chain`: after the rows it continues (its `parent_id`, their parents, ...) with their
+    answers. `contrast`: after a related row with its answer. Only the row's own answer is supervised. A row without
+    parents or relatives stands alone whatever it is offered.
+    """
+
+    single: FiniteFloat = Field(default=1.0, ge=0)
+    chain: FiniteFloat = Field(default=0.0, ge=0)
+    contrast: FiniteFloat = Field(default=0.0, ge=0)
+
+    @model_validator(mode="after")
+    def _is_a_mixture(self) -> "Arrangement":
+        if not self.single + self.chain + self.contrast > 0:
+            raise ValueError("single, chain and contrast are all 0; give at least one of them a share")
+        return self
+
+    def shares(self) -> tuple[float, float, float]:
+        """Shares of single, chain, contrast; they sum to one."""
+        total = self.single + self.chain + self.contrast
+        return self.single / total, self.chain / total, self.contrast / total
+
+
+class DifficultyWindow(ConfigModel):
+    """Which difficulty levels of every task are trained, counted from 1; a task with fewer levels ends sooner.
+
+    `replay_ratio` of a task's samples come from the levels below the window.
+    """
+
+    first: int = Field(default=1, ge=1)
+    last: int = Field(default=1_000_000, ge=1)
+    replay_ratio: float = Field(default=0.0, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _is_not_empty(self) -> "DifficultyWindow":
+        if self.last < self.first:
+            raise ValueError(f"last {self.last} lies before first {self.first}")
+        return self
 
 
 class StepBoundary(ConfigModel):
@@ -180,6 +175,13 @@ class CapabilityBoundary(ConfigModel):
 Boundary = Annotated[StepBoundary | FractionBoundary | CapabilityBoundary, Field(discriminator="type")]
 
 
+def sample_cap(repetition: Repetition, *, num_rows: int) -> int | None:
+    """Most samples a task of `num_rows` rows gives: `max_epochs` times its rows, rounded down; None: no end."""
+    if repetition.max_epochs is None:
+        return None
+    return math.floor(repetition.max_epochs * num_rows + 1e-9)
+
+
 class EngineSetup(ConfigModel):
     """All the engine needs to know. Tasks are in the order of every per-task array of the run.
 
@@ -192,6 +194,11 @@ class EngineSetup(ConfigModel):
         mixture: Control-loop settings.
         boundary: End of stage 1; None for a run of one stage.
         stage_policies: Policy of stage 1 and of stage 2.
+        stage_arrangements: Context arrangement of stage 1 and of stage 2.
+        stage_difficulty: Difficulty window of stage 1 and of stage 2; None: every level.
+        level_sizes: Training rows per task and difficulty level, easiest first; empty for a run without difficulty
+            windows, whose tasks each are one pool of rows.
+        mean_supervised_tokens: Of a training row, per task; empty where weights are shares of samples.
     """
 
     tasks: tuple[TaskSpec, ...] = Field(min_length=1)
@@ -202,6 +209,10 @@ class EngineSetup(ConfigModel):
     mixture: MixtureConfig
     boundary: Boundary | None
     stage_policies: tuple[Policy, Policy]
+    stage_arrangements: tuple[Arrangement, Arrangement] = (Arrangement(), Arrangement())
+    stage_difficulty: tuple[DifficultyWindow | None, DifficultyWindow | None] = (None, None)
+    level_sizes: tuple[tuple[int, ...], ...] = ()
+    mean_supervised_tokens: tuple[float, ...] = ()
 
     @model_validator(mode="after")
     def _tasks_are_distinct_pools(self) -> "EngineSetup":
@@ -214,7 +225,40 @@ class EngineSetup(ConfigModel):
         empty = [name for name, rows in zip(names, self.num_rows, strict=True) if rows < 1]
         if empty:
             raise ValueError(f"tasks {empty} have no training row; add rows or leave the task out")
+        if self.level_sizes and tuple(map(sum, self.level_sizes)) != self.num_rows:
+            raise ValueError("level_sizes do not add up to num_rows task by task")
+        by_token = self.mixture.weight_unit == "tokens"
+        if len(self.mean_supervised_tokens) != by_token * len(names):
+            raise ValueError(
+                "mean_supervised_tokens belongs to mixture.weight_unit: tokens, one number a task; "
+                f"it has {len(self.mean_supervised_tokens)} for {len(names)} tasks weighted by "
+                f"{self.mixture.weight_unit}"
+            )
+        if by_token and self.mixture.guards.max_exposure_gap_steps is not None:
+            raise ValueError(
+                "mixture.guards.max_exposure_gap_steps bounds samples and cannot be kept by weights of tokens; "
+                "leave one of it and mixture.weight_unit: tokens out"
+            )
         return self
+
+    @model_validator(mode="after")
+    def _caps_leave_enough_samples(self) -> "EngineSetup":
+        capacity, needed = self.total_capacity, self.total_steps * self.global_batch_size
+        if capacity is not None and needed > capacity:
+            raise ValueError(
+                f"{self.total_steps} steps of {self.global_batch_size} samples need {needed} samples, but the tasks' "
+                f"repetition.max_epochs allow {capacity} in all; raise max_epochs, set it to null for a task, or train "
+                f"for at most {capacity // self.global_batch_size} steps"
+            )
+        return self
+
+    @property
+    def total_capacity(self) -> int | None:
+        """Most samples the run can draw under the tasks' `repetition.max_epochs`; None if a task has no end."""
+        caps = [
+            sample_cap(task.repetition, num_rows=rows) for task, rows in zip(self.tasks, self.num_rows, strict=True)
+        ]
+        return None if None in caps else sum(cap for cap in caps if cap is not None)
 
     @property
     def interval_steps(self) -> int:

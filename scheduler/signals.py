@@ -85,8 +85,9 @@ class IntervalReport:
         num_samples: Samples served per task since step 0, in the order of the plan's tasks.
         num_tokens: Supervised tokens trained per task since step 0.
         train_loss: Mean training loss per supervised token per task over the last interval; None where none was seen.
-        sequence_hash: Order-independent hash of every (step, slot, task, row) trained since step 0, modulo 2**63;
-            gathered from what the ranks really trained.
+        sequence_hash: Order-independent hash of every (step, slot, task, row, arrangement offered) trained since step
+            0, modulo 2**63; gathered from what the ranks really trained.
+        num_arranged: Samples trained alone, in a chain and in a contrast since step 0.
     """
 
     attempt: int
@@ -96,6 +97,7 @@ class IntervalReport:
     num_tokens: tuple[int, ...]
     train_loss: tuple[float | None, ...]
     sequence_hash: int
+    num_arranged: tuple[int, int, int] = (0, 0, 0)
 
 
 def shown(value: object) -> str:

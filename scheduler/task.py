@@ -39,11 +39,23 @@ class RulesChecker(ConfigModel):
 Checker = Annotated[ExactChecker | NumericChecker | OverlapChecker | RulesChecker, Field(discriminator="type")]
 
 
+class Repetition(ConfigModel):
+    """How often a task's rows may be trained, and what happens when they are used up.
+
+    After `max_epochs` passes (null: no end) the task is served no more: `redistribute` gives its share to the other
+    tasks in proportion to theirs, `stop` ends the run there.
+    """
+
+    max_epochs: float | None = Field(default=None, gt=0)
+    then: Literal["redistribute", "stop"] = "redistribute"
+
+
 class TaskCard(ConfigModel):
     """What a person writes about a task, under its name.
 
     Everything has a default: a task may be no more than its name. `base_weight` replaces the task's share of the
-    mixture's prior before normalisation; `business_value` multiplies it.
+    mixture's prior before normalisation; `business_value` multiplies it. `output_rules` judge answers, those of the
+    data and those of the model; `input_rules` judge the turn to be answered, in the data.
     """
 
     family: str = "general"
@@ -52,7 +64,9 @@ class TaskCard(ConfigModel):
     description: str = ""
     preconditions: tuple[str, ...] = ()
     constraints: tuple[str, ...] = ()
+    input_rules: tuple[OutputRule, ...] = ()
     output_rules: tuple[OutputRule, ...] = ()
+    repetition: Repetition = Repetition()
     checker: Checker = ExactChecker()
     evaluation_dimensions: tuple[str, ...] = ()
     failure_modes: tuple[str, ...] = ()

@@ -9,28 +9,42 @@ import torch.distributed as dist
 
 from scheduler.plan import MixturePlan
 
-_HEADER = 6
+_HEADER = 10
+"""Version, source step, effective step, stage, stage start, stop, three arrangement shares, replay ratio."""
+_CLOSED = -1.0
 
 
 def broadcast_plan(plan: MixturePlan | None, *, stop: bool, num_tasks: int) -> tuple[MixturePlan, bool]:
     """Give rank 0's plan and stop flag to every rank; `plan` is ignored on the others. One fixed-size collective."""
-    packed = torch.zeros(_HEADER + num_tasks, dtype=torch.float64)
+    packed = torch.zeros(_HEADER + 3 * num_tasks, dtype=torch.float64)
     if plan is not None:
-        header = (plan.version, plan.source_step, plan.effective_from_step, plan.stage, plan.stage_start_step, stop)
-        packed[:_HEADER] = torch.tensor(header, dtype=torch.float64)
-        packed[_HEADER:] = torch.tensor(plan.weights, dtype=torch.float64)
+        packed = torch.tensor(_packed(plan, stop=stop), dtype=torch.float64)
     if dist.is_initialized():
         dist.broadcast(packed, src=0)
-    version, source, effective, stage, start, stopping = (int(value) for value in packed[:_HEADER].tolist())
+    numbers = packed.tolist()
+    version, source, effective, stage, start, stopping = (int(value) for value in numbers[:6])
+    single, chain, contrast, replay_ratio = numbers[6:_HEADER]
+    weights, bounds = numbers[_HEADER : _HEADER + num_tasks], numbers[_HEADER + num_tasks :]
+    windows = tuple((int(first), int(last)) for first, last in zip(bounds[::2], bounds[1::2], strict=True))
     received = MixturePlan(
         version=version,
         source_step=source,
         effective_from_step=effective,
         stage=stage,
         stage_start_step=start,
-        weights=tuple(packed[_HEADER:].tolist()),
+        weights=tuple(weights),
+        arrangement=(single, chain, contrast),
+        windows=() if _CLOSED in bounds else windows,
+        replay_ratio=replay_ratio,
     )
     return received, bool(stopping)
+
+
+def _packed(plan: MixturePlan, *, stop: bool) -> list[float]:
+    """The plan as numbers; float64 holds each of them exactly."""
+    header = (plan.version, plan.source_step, plan.effective_from_step, plan.stage, plan.stage_start_step, stop)
+    bounds = [float(level) for window in plan.windows for level in window] or [_CLOSED] * (2 * len(plan.weights))
+    return [*map(float, header), *plan.arrangement, plan.replay_ratio, *plan.weights, *bounds]
 
 
 def assert_agreement(*values: int) -> None:

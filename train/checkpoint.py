@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from scheduler.errors import StateError
 from scheduler.plan import MixturePlan
 
-_FORMAT = 1
+_FORMAT = 2
 _DAMAGE = (
     OSError,
     EOFError,
@@ -46,6 +46,7 @@ class Manifest:
         engine: State of the task-heat engine.
         num_tokens: Supervised tokens trained per task since step 0.
         sequence_hash: Hash of all samples trained since step 0.
+        num_arranged: Samples trained alone, in a chain and in a contrast since step 0.
     """
 
     step: int
@@ -54,6 +55,7 @@ class Manifest:
     engine: dict[str, Any]
     num_tokens: tuple[int, ...]
     sequence_hash: int
+    num_arranged: tuple[int, int, int]
 
 
 def write_checkpoint(
@@ -78,8 +80,15 @@ def read_checkpoint(directory: Path) -> tuple[Manifest, dict[str, torch.Tensor],
         fields = json.loads(path.read_text(encoding="utf-8"))
         if fields.pop("format", None) != _FORMAT:
             raise StateError(f"{directory} was written by another version of taskheat; resume with that version")
-        plan = MixturePlan(**{**fields["plan"], "weights": tuple(fields["plan"]["weights"])})
-        manifest = Manifest(**{**fields, "plan": plan, "num_tokens": tuple(fields["num_tokens"])})
+        plan = MixturePlan.from_fields(fields["plan"])
+        manifest = Manifest(
+            **{
+                **fields,
+                "plan": plan,
+                "num_tokens": tuple(fields["num_tokens"]),
+                "num_arranged": tuple(fields["num_arranged"]),
+            }
+        )
         weights = load_file(directory / "trainable.safetensors")
         optimizer = torch.load(directory / "optimizer.pt", map_location="cpu", weights_only=True)
     except _DAMAGE as error:

@@ -5,21 +5,28 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from scheduler.config_model import ConfigModel, PathLike
+from scheduler.config_model import ConfigModel, PathLike, Url
+
+SplitName = Literal["probe", "selection", "test", "train"]
 
 
 class SourceConfig(ConfigModel):
-    """One file of rows.
+    """A file of rows, or a folder of such files, local or at a URL (`s3://bucket/rows.jsonl`, read through fsspec).
 
-    The task of a row is `task`, or the value of its column `task_column`, or (neither given) the file's stem.
-    `columns` maps our names (instruction, input, output, system, history, id) to the file's, where they differ:
-    `{instruction: question, output: answer}`.
+    The task of a row is `task`, or the value of its column `task_column`, or (neither given) the stem of its file, or
+    with `task_from: folder` the name of the folder its file lies in. `columns` maps our names (instruction, input,
+    output, system, history, id, ...) to the file's, where they differ: `{instruction: question, output: answer}`.
+    `lineage` states what holds for every row and no column says: `{licence: MIT, annotator: team A}`. `split: auto`
+    holds rows out by their content; any other value puts all rows of the source into that set.
     """
 
-    path: Path
+    path: Path | Url
     task: str | None = None
     task_column: str | None = None
+    task_from: Literal["file", "folder"] = "file"
     columns: dict[str, str] = Field(default_factory=dict)
+    lineage: dict[str, str] = Field(default_factory=dict)
+    split: Literal["auto"] | SplitName = "auto"
     max_rows: int | None = Field(default=None, ge=1)
 
     @model_validator(mode="after")
@@ -29,19 +36,39 @@ class SourceConfig(ConfigModel):
         return self
 
 
+class NearDuplicateConfig(ConfigModel):
+    """What happens to rows of a task that say nearly the same.
+
+    Two rows are near duplicates when the character n-grams of their texts have a Jaccard similarity of at least
+    `threshold`. `refuse` keeps the first; `keep_together` keeps all, in one set, so that none is trained on while
+    another is held out.
+    """
+
+    threshold: float = Field(default=0.9, gt=0, le=1)
+    action: Literal["refuse", "keep_together"] = "keep_together"
+
+
 class DataConfig(ConfigModel):
     """Which rows, how they are checked, and how each task's rows are split.
 
-    `probes_per_task` and `test_per_task` rows are held out of training by content hash: probes feed the engine during
-    the run, test rows are read once, at the end. A small task gives up at most `max_held_out_ratio` of its distinct
-    rows to each.
+    Three sets are held out of training by content hash: `probes_per_task` rows feed the engine during the run,
+    `selection_per_task` rows choose between checkpoints, `test_per_task` rows are read once, at the end. A small task
+    gives up at most `max_held_out_ratio` of its distinct rows to each. `loss_on` says which assistant turns of a
+    conversation are supervised. With `require_review` only rows whose `review_status` is one of
+    `accepted_review_status`, and which name their reviewer, are used.
     """
 
     sources: tuple[SourceConfig, ...] = Field(min_length=1)
     tasks_file: Path | None = None
     max_length: int = Field(default=512, ge=8, description="tokens of prompt and answer; a longer row is refused")
+    max_line_bytes: int = Field(default=1 << 20, ge=1024, description="a longer line or record is refused unread")
+    loss_on: Literal["last_answer", "every_answer"] = "last_answer"
+    require_review: bool = False
+    accepted_review_status: tuple[str, ...] = Field(default=("approved", "accepted", "signed_off"), min_length=1)
+    near_duplicates: NearDuplicateConfig | None = None
     max_refused_ratio: float = Field(default=0.0, ge=0, le=1)
     probes_per_task: int = Field(default=32, ge=2)
+    selection_per_task: int = Field(default=0, ge=0)
     test_per_task: int = Field(default=32, ge=0)
     max_held_out_ratio: float = Field(default=0.2, gt=0, le=0.5)
 
@@ -109,12 +136,14 @@ class TrainConfig(ConfigModel):
     """The optimisation. A step is one optimiser step over `global_batch_size` samples, whatever the number of workers.
 
     The batch is cut into micro-batches of `micro_batch_size` that are shared out among the workers; the rest is
-    accumulated. Learning rates may be set per stage.
+    accumulated. Learning rates may be set per stage. `packing` lays the rows of a micro-batch end to end, which trains
+    the same and wastes nothing on padding: `auto` where the model allows it, `on` or an error, `off` never.
     """
 
     steps: int = Field(default=1000, ge=1)
     global_batch_size: int = Field(default=32, ge=1)
     micro_batch_size: int = Field(default=16, ge=1)
+    packing: Literal["auto", "on", "off"] = "auto"
     learning_rate: float = Field(default=2e-4, gt=0)
     warmup_steps: int = Field(default=20, ge=0)
     final_lr_ratio: float = Field(default=0.1, ge=0, le=1)

@@ -22,6 +22,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.modeling_utils import slice_logits_to_keep
 
 from scheduler.errors import ConfigError
 from train.batch import TokenBatch
@@ -148,7 +149,8 @@ def load_snapshot(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> None
 class SupervisedLoss(nn.Module):
     """Cross-entropy at supervised positions only; the LM head is applied to those alone where the model offers that.
 
-    A model whose forward has no `logits_to_keep` takes the full, slower path, with a warning.
+    A packed batch is for a model that `train.packing.accepts_packed` has prepared. A model whose forward has no
+    `logits_to_keep` takes the full, slower path, with a warning.
     """
 
     def __init__(self, model: PreTrainedModel | PeftModel) -> None:
@@ -162,8 +164,10 @@ class SupervisedLoss(nn.Module):
     def forward(self, batch: TokenBatch) -> torch.Tensor:
         """Loss in nats per supervised token [N], in row-major order of the batch."""
         arguments = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "use_cache": False}
+        if batch.sequences is not None:
+            arguments |= {"position_ids": batch.position_ids, "packed_sequences": batch.sequences}
         if self._head_is_sparse:
             logits = self.model(**arguments, logits_to_keep=batch.predicts_answer).logits
         else:
-            logits = self.model(**arguments).logits[batch.predicts_answer]
-        return functional.cross_entropy(logits.float(), batch.labels, reduction="none")
+            logits = slice_logits_to_keep(self.model(**arguments).logits, batch.predicts_answer)
+        return functional.cross_entropy(logits.float().flatten(end_dim=-2), batch.labels, reduction="none")

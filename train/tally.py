@@ -1,13 +1,12 @@
 """Per-task bookkeeping of what this rank trained since the last interval boundary."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.distributed as dist
 
-from train.stream.mixture import add_hashes, slots_hash
+from train.stream.batch import add_hashes, slots_hash
 
 _UNITS_PER_NAT = 2.0**24
 
@@ -39,9 +38,11 @@ class Tally:
         self._sums[0].index_add_(0, of_token, values)
         self._sums[1].index_add_(0, of_token, torch.ones_like(values))
 
-    def add_slots(self, *, step: int, slots: Sequence[int], tasks: np.ndarray, rows: np.ndarray) -> None:
+    def add_slots(
+        self, *, step: int, slots: np.ndarray, tasks: np.ndarray, rows: np.ndarray, arrangements: np.ndarray
+    ) -> None:
         """Add the samples this rank trained at `step`."""
-        self._hash = add_hashes(self._hash, slots_hash(step, np.asarray(slots), tasks, rows))
+        self._hash = add_hashes(self._hash, slots_hash(step, slots, tasks, rows, arrangements))
 
     def gather(self) -> Totals:
         """Totals over all ranks, equal on each; resets this rank's sums. One collective."""

@@ -2,8 +2,12 @@
 
 One example is `prompt ids + answer ids + stop id`. Prompt and answer are tokenised apart, so the boundary is the same
 one generation has: the model reads exactly the prompt ids and continues. The stop id is the tokenizer's end-of-sequence
-token, which for chat models is the one that closes a turn. Which positions are supervised follows from `answer_start`
-and the length alone, never from a comparison with the padding token (which is often the stop token itself).
+token, which for chat models is the one that closes a turn. Which positions are supervised follows from `spans` alone,
+never from a comparison with the padding token (which is often the stop token itself).
+
+With `loss_on: every_answer` a conversation is pieced together turn by turn, `prompt ids + answer ids + stop id + ids of
+the text up to the next answer + ...`, so that each answer is again tokenised as generation would write it. The pieces
+must spell what the template makes of the whole; a template that rewrites earlier turns is an EncodingFault.
 
 A chat template is used as it is: one that inserts a default system message does so here too. This module does not pad,
 truncate or mask.
@@ -30,6 +34,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 ChatTemplate = Literal["auto", "none"]
+LossOn = Literal["last_answer", "every_answer"]
+Span = tuple[int, int]
 Message = tuple[str, str]
 
 PAD, BOS, EOS, USER, ASSISTANT, SYSTEM = SPECIAL_TOKENS = (
@@ -100,10 +106,21 @@ def _first_chars(texts: Iterable[str], max_chars: int) -> Iterator[str]:
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """One example as tokens: `input_ids` int32 [T]; positions [answer_start, T) are supervised, stop token included."""
+    """One example as tokens.
+
+    Attributes:
+        input_ids: int32 [T].
+        spans: The supervised positions, [start, end) each, ascending and disjoint, every start at least 1, each with
+            the stop token that ends it. The answer is the last span, which ends at T.
+    """
 
     input_ids: np.ndarray
-    answer_start: int
+    spans: tuple[Span, ...]
+
+    @property
+    def answer_start(self) -> int:
+        """Where the answer begins."""
+        return self.spans[-1][0]
 
 
 def render_prompt(
@@ -148,8 +165,18 @@ def encode_examples(
     tokenizer: "PreTrainedTokenizerBase",
     examples: Sequence[tuple[Sequence[Message], str]],
     chat_template: ChatTemplate,
+    *,
+    loss_on: LossOn = "last_answer",
 ) -> list[Encoded | EncodingFault]:
     """`encode_example` for many (messages, answer) at once, about four times as fast; a bad one costs only itself.
+
+    Args:
+        tokenizer: With its chat template.
+        examples: (messages, answer) each.
+        chat_template: See `render_prompt`.
+        loss_on: "every_answer" supervises the assistant turns among the messages too, but for empty ones and those
+            that no turn precedes. Without a template, each of these is then followed by the stop token, which
+            `render_prompt` does not write.
 
     Raises:
         ConfigError: The tokenizer has no end-of-sequence token.
@@ -157,15 +184,40 @@ def encode_examples(
     stop = stop_id(tokenizer)
     leading = _leading_ids(tokenizer, chat_template)
     control_tokens = _control_tokens(tokenizer, chat_template)
-    prompts = [_rendered(tokenizer, messages, answer, chat_template, control_tokens) for messages, answer in examples]
-    good = [place for place, prompt in enumerate(prompts) if isinstance(prompt, str)]
-    prompt_ids = _ids(tokenizer, [cast(str, prompts[place]) for place in good])
-    answer_ids = _ids(tokenizer, [examples[place][1] for place in good])
-    results = cast(list[Encoded | EncodingFault], prompts)
-    for place, before, after in zip(good, prompt_ids, answer_ids, strict=True):
-        ids = np.array([*leading, *before, *after, stop], dtype=np.int32)
-        results[place] = Encoded(input_ids=ids, answer_start=len(leading) + len(before))
-    return results
+    rendered = [
+        _rendered(tokenizer, messages, answer, chat_template, control_tokens, loss_on) for messages, answer in examples
+    ]
+    good = [item for item in rendered if isinstance(item, _Turns)]
+    before = iter(_ids(tokenizer, [text for turns in good for text in turns.before]))
+    answers = iter(_ids(tokenizer, [text for turns in good for text in turns.answers]))
+    return [
+        item if isinstance(item, EncodingFault) else _pieced_together(item, before, answers, leading, stop)
+        for item in rendered
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Turns:
+    """An example as text: `before[i]` stands before `answers[i]`; but for the first it begins with the stop token."""
+
+    before: tuple[str, ...]
+    answers: tuple[str, ...]
+
+
+def _pieced_together(
+    turns: _Turns, before: Iterator[list[int]], answers: Iterator[list[int]], leading: list[int], stop: int
+) -> Encoded:
+    ids = [*leading, *next(before)]
+    spans: list[Span] = []
+    for number in range(len(turns.answers)):
+        if number:
+            between = next(before)
+            ids += between[between.index(stop) + 1 :]
+        start = len(ids)
+        ids += next(answers)
+        ids.append(stop)
+        spans.append((start, len(ids)))
+    return Encoded(input_ids=np.array(ids, dtype=np.int32), spans=tuple(spans))
 
 
 def stop_id(tokenizer: "PreTrainedTokenizerBase") -> int:
@@ -231,7 +283,8 @@ def _rendered(
     answer: str,
     chat_template: ChatTemplate,
     control_tokens: re.Pattern[str],
-) -> str | EncodingFault:
+    loss_on: LossOn,
+) -> _Turns | EncodingFault:
     for role, content in (*messages, ("answer", answer)):
         if found := control_tokens.search(content):
             return EncodingFault(
@@ -239,9 +292,48 @@ def _rendered(
                 f"the {role} text holds {found[0]!r}, which this tokenizer reads as a control token; reword it",
             )
     try:
-        return _prompt_text(tokenizer, messages, chat_template)
+        whole = _prompt_text(tokenizer, messages, chat_template)
+        if loss_on == "last_answer":
+            return _Turns(before=(whole,), answers=(answer,))
+        earlier = _supervised_turns(messages)
+        prompts = [_prompt_text(tokenizer, messages[:place], chat_template) for place in earlier]
     except DataError as error:
         return EncodingFault("chat_template", str(error))
+    contents = [messages[place][1] for place in earlier]
+    if _uses_template(tokenizer, chat_template):
+        return _cut_at_answers([*prompts, whole], [*contents, answer], cast(str, tokenizer.eos_token))
+    return _plain_turns([*prompts, whole], [*contents, answer], cast(str, tokenizer.eos_token))
+
+
+def _supervised_turns(messages: Sequence[Message]) -> list[int]:
+    """Places of the assistant turns that answer something."""
+    asked = next((place for place, (role, _) in enumerate(messages) if role in ("user", "tool")), len(messages))
+    return [
+        place
+        for place, (role, content) in enumerate(messages)
+        if place > asked and role == "assistant" and content.strip()
+    ]
+
+
+def _cut_at_answers(prompts: Sequence[str], answers: Sequence[str], stop: str) -> _Turns | EncodingFault:
+    """The last prompt, which holds all earlier turns, cut at the answers: each must stand there as it was written."""
+    before = [prompts[0]]
+    for number, (prompt, answer, longer) in enumerate(zip(prompts, answers, prompts[1:], strict=False), start=1):
+        if not longer.startswith(f"{prompt}{answer}{stop}"):
+            return EncodingFault(
+                "chat_template",
+                f"the chat template does not write assistant turn {number} as its prompt, its text and {stop!r} once "
+                "other turns follow (it strips or rewrites earlier turns), so data.loss_on: every_answer would train "
+                "on what the model never reads; set data.loss_on: last_answer",
+            )
+        before.append(longer[len(prompt) + len(answer) :])
+    return _Turns(before=tuple(before), answers=tuple(answers))
+
+
+def _plain_turns(prompts: Sequence[str], answers: Sequence[str], stop: str) -> _Turns:
+    pairs = zip(prompts, answers, prompts[1:], strict=False)
+    between = [stop + longer[len(prompt) + len(answer) :] for prompt, answer, longer in pairs]
+    return _Turns(before=(prompts[0], *between), answers=tuple(answers))
 
 
 def _ids(

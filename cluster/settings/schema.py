@@ -1,7 +1,7 @@
 """A model's annotations as a schema: what may stand where in a tree of settings."""
 
 from collections.abc import Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -10,18 +10,20 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from cluster.settings.node import Node
-from scheduler.config_model import PathLike
+from scheduler.config_model import PathLike, UrlLike
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
     """What may stand at one place: an annotation's alternatives, with `Annotated` and unions taken apart.
 
-    False where nothing may. `is_path_like`: a string there may be a path, as `scheduler.config_model.PathLike` says.
+    False where nothing may. `is_path_like`: a string there may be a path, as `scheduler.config_model.PathLike` says;
+    `is_url_like`: it may be a URL, which is no path.
     """
 
     kinds: tuple[Any, ...] = ()
     is_path_like: bool = False
+    is_url_like: bool = False
 
     def __bool__(self) -> bool:
         return bool(self.kinds)
@@ -32,7 +34,7 @@ class Shape:
         if get_origin(annotation) is Annotated:
             inner, *marks = get_args(annotation)
             shape = cls.of(inner)
-            return cls(shape.kinds, shape.is_path_like or PathLike in marks)
+            return shape._marked(marks)
         if get_origin(annotation) in (Union, UnionType):
             return cls.joined(*(cls.of(member) for member in get_args(annotation)))
         return cls((annotation,))
@@ -40,14 +42,16 @@ class Shape:
     @classmethod
     def of_field(cls, field: FieldInfo) -> "Shape":
         """The shape of a model's field, whose outermost `Annotated` pydantic has taken apart already."""
-        shape = cls.of(field.annotation)
-        return cls(shape.kinds, shape.is_path_like or PathLike in field.metadata)
+        return cls.of(field.annotation)._marked(field.metadata)
 
     @classmethod
     def joined(cls, *shapes: "Shape") -> "Shape":
         """All alternatives of all the shapes."""
         kinds = tuple(kind for shape in shapes for kind in shape.kinds)
-        return cls(kinds, any(shape.is_path_like for shape in shapes))
+        return cls(kinds, any(shape.is_path_like for shape in shapes), any(shape.is_url_like for shape in shapes))
+
+    def _marked(self, marks: Sequence[Any]) -> "Shape":
+        return Shape(self.kinds, self.is_path_like or PathLike in marks, self.is_url_like or UrlLike in marks)
 
     @property
     def models(self) -> list[type[BaseModel]]:
@@ -63,6 +67,8 @@ class Shape:
         """The string `text` is a path here, and not a name or one of the literals."""
         if any(get_origin(kind) is Literal and text in get_args(kind) for kind in self.kinds):
             return False
+        if self.is_url_like and "://" in text:
+            return False
         if any(_is_a(kind, Path) for kind in self.kinds):
             return True
         return self.is_path_like and (text in (".", "..") or text.startswith(("./", "../", "/", "~")))
@@ -75,7 +81,7 @@ class Shape:
         """The model that the node's `type` names; all alternatives if it names none."""
         stated = node.child("type") if node is not None else None
         named = [model for model in self.models if stated is not None and stated.value in type_names(model)]
-        return Shape(tuple(named), self.is_path_like) if named else self
+        return replace(self, kinds=tuple(named)) if named else self
 
     def within(self, node: Node | None, key: str) -> "Shape":
         """What may stand under `key` of `node`: by the node's own `type`, else by any other member of the union."""

@@ -2,6 +2,7 @@
 
     weights/<task>, stage   at each boundary, of the plan in force from there on
     share/<task>            at each boundary, of the samples served since the one before
+    epochs/<task>           at each boundary, passes over its training rows since step 0
     train_loss/<task>       at each boundary, nats per supervised token
     score/<task>, heldout_loss/<task>    at each evaluation
     heat/<task>             at each decision
@@ -59,10 +60,12 @@ class TensorBoardWriter:
         before = boundaries[-2].report.num_samples if len(boundaries) > 1 else (0,) * len(report.num_samples)
         served = [after - earlier for after, earlier in zip(report.num_samples, before, strict=True)]
         self._writer.add_scalar("stage", plan.stage, report.step)
+        num_rows = self._history.run_setup.num_rows
         for index, name in enumerate(self._history.task_names):
             self._writer.add_scalar(f"weights/{name}", plan.weights[index], report.step)
             if sum(served) > 0:
                 self._writer.add_scalar(f"share/{name}", served[index] / sum(served), report.step)
+            self._writer.add_scalar(f"epochs/{name}", report.num_samples[index] / num_rows[index], report.step)
             loss = report.train_loss[index]
             if loss is not None:
                 self._writer.add_scalar(f"train_loss/{name}", loss, report.step)

@@ -51,32 +51,45 @@ def _lineage(sample: StoredRow) -> list[str]:
         "source": f"{sample.source}:{sample.line}",
         "content": sample.content_hash,
         "split": f"{sample.split}, row {sample.row}",
-        "difficulty": None if sample.difficulty is None else f"{sample.difficulty:g}",
-        "language": sample.language,
-        "licence": sample.licence,
-        "reviewer": sample.reviewer,
-        "review": sample.review_status,
-        "parent": sample.parent_id,
+        **{name.replace("_", " "): _shown(value) for name, value in sample.lineage.items()},
     }
-    return [f"  {name:<11} {value}" for name, value in pairs.items() if value is not None]
+    width = max(11, *(len(name) for name, value in pairs.items() if value))
+    return [f"  {name:<{width}} {value}" for name, value in pairs.items() if value]
+
+
+def _shown(value: object) -> str:
+    """As text; empty for what the lineage does not say."""
+    match value:
+        case None:
+            return ""
+        case float():
+            return f"{value:g}"
+        case list():
+            return ", ".join(map(str, value))
+        case _:
+            return str(value)
 
 
 def _history(trace: SampleTrace) -> list[str]:
     if trace.sample.split != "train":
-        role = "it steers the mixture" if trace.sample.split == "probe" else "it is read once, after the last step"
+        role = {
+            "probe": "it steers the mixture",
+            "selection": "it chooses between checkpoints",
+            "test": "it is read once, after the last step",
+        }[trace.sample.split]
         return [f"  held out as {trace.sample.split} row and never trained: {role}"]
     if not trace.exposures:
         return ["  a training row whose turn never came: trained 0 times"]
     return [
         f"  trained     {_times(len(trace.exposures))}",
-        "        step  plan  stage  task weight  epoch",
+        "        step  plan  stage  task weight  epoch  arrangement",
         *map(_exposure_line, trace.exposures),
     ]
 
 
 def _exposure_line(exposure: Exposure) -> str:
     plan = f"{exposure.step:>12}  {exposure.plan_version:>4}  {exposure.stage:>5}"
-    return f"{plan}  {exposure.weight:>11.1%}  {exposure.epoch:>5}"
+    return f"{plan}  {exposure.weight:>11.1%}  {exposure.epoch:>5}  {exposure.arrangement}"
 
 
 def _text(sample: StoredRow) -> list[str]:

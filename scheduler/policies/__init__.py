@@ -1,21 +1,137 @@
-"""Mixture policies: pure rules from evidence to target weights. Guards bound what they ask for.
+"""Mixture policies: pure rules from evidence and their own memory to target weights. Guards bound what they ask for.
 
-Add one: a config model in `scheduler.setup.Policy`, a file with a function of the same shape here, a case in `decide`.
+Add one: a config model in `scheduler.policy_config.Policy`, a file with a `Rule` here, a case in `resolve`.
+
+Not here: rules on gradient statistics (PiKE, R&B, GRAPE). They need per-task gradient norms, which workers do not
+report.
 """
 
-from scheduler.policies.base import Evidence, Hold, Target
-from scheduler.policies.heat import heat_target
-from scheduler.policies.static import static_target
-from scheduler.setup import HeatPolicy, Policy, StaticPolicy
+from collections.abc import Iterable
+
+import numpy as np
+
+from scheduler.errors import ConfigError
+from scheduler.policies.ado import AdoRule
+from scheduler.policies.aioli import AioliRule
+from scheduler.policies.base import Answer, Array, Evidence, Hold, Memory, Rule, Target
+from scheduler.policies.exp3 import Exp3Rule
+from scheduler.policies.group_dro import GroupDroRule
+from scheduler.policies.heat import HeatRule
+from scheduler.policies.history import History
+from scheduler.policies.odm import OdmRule
+from scheduler.policies.progress import ProgressRule
+from scheduler.policies.schedule import ScheduleRule
+from scheduler.policies.skill_it import SkillItRule
+from scheduler.policies.static import StaticRule
+from scheduler.policies.target_gap import TargetGapRule
+from scheduler.policy_config import (
+    AdaptivePolicy,
+    AdoPolicy,
+    AioliPolicy,
+    Exp3Policy,
+    ExplicitPrior,
+    GroupDroPolicy,
+    HeatPolicy,
+    OdmPolicy,
+    Policy,
+    Prior,
+    ProgressPolicy,
+    SchedulePolicy,
+    SkillItPolicy,
+    StaticPolicy,
+    TargetGapPolicy,
+)
+from scheduler.prior import prior_weights
+from scheduler.setup import EngineSetup
+
+_ROUNDING = 1e-12
 
 
-def decide(policy: Policy, evidence: Evidence) -> Target | Hold:
-    """What `policy` asks for on this evidence."""
+def resolve(policy: Policy, setup: EngineSetup) -> Rule:
+    """The rule of `policy` for the tasks of a run.
+
+    Raises:
+        ConfigError: A setting names no task of the run, or the policy cannot handle as many tasks.
+    """
     match policy:
         case StaticPolicy():
-            return static_target(evidence)
+            return StaticRule()
+        case SchedulePolicy():
+            before = policy.before or setup.mixture.prior
+            return ScheduleRule(policy, _shares(before, setup, "before"), _shares(policy.after, setup, "after"))
         case HeatPolicy():
-            return heat_target(policy, evidence)
+            return HeatRule(policy)
+        case ProgressPolicy():
+            return ProgressRule(policy)
+        case TargetGapPolicy():
+            return TargetGapRule(policy, _by_task(policy.target_losses, setup, "target_losses", default=np.nan))
+        case GroupDroPolicy():
+            return GroupDroRule(policy, _by_task(policy.reference_losses, setup, "reference_losses", default=0.0))
+        case Exp3Policy():
+            return Exp3Rule(policy)
+        case OdmPolicy():
+            return OdmRule(policy)
+        case AdoPolicy():
+            return AdoRule(policy)
+        case SkillItPolicy():
+            return _skill_it(policy, setup)
+        case AioliPolicy():
+            return _aioli(policy, setup)
 
 
-__all__ = ["Evidence", "Hold", "Target", "decide"]
+def answer(policy: Policy, rule: Rule, evidence: Evidence, memory: Memory) -> Answer:
+    """What `policy` asks for; too thin an evaluation moves no weight and leaves an adaptive policy's memory alone."""
+    if isinstance(policy, AdaptivePolicy):
+        if not evidence.fresh.any():
+            return Answer(Hold("no task was measured in this evaluation"), memory)
+        covered = float(evidence.prior[evidence.fresh].sum())
+        if covered < policy.min_measured_ratio - _ROUNDING:
+            reason = f"the tasks measured in this evaluation hold {covered:.0%} of the prior"
+            return Answer(Hold(f"{reason}; {policy.min_measured_ratio:.0%} are asked for (min_measured_ratio)"), memory)
+    return rule.step(evidence, memory)
+
+
+def _aioli(policy: AioliPolicy, setup: EngineSetup) -> AioliRule:
+    if len(setup.tasks) > policy.max_tasks:
+        raise ConfigError(
+            f"policy.type aioli: {len(setup.tasks)} tasks have {len(setup.tasks) ** 2} effects on each other to "
+            f"estimate; the policy's max_tasks is {policy.max_tasks}: raise it (64 at most), or take another policy"
+        )
+    return AioliRule(policy, resolve(policy.base, setup))
+
+
+def _skill_it(policy: SkillItPolicy, setup: EngineSetup) -> SkillItRule:
+    index_of = {task.name: index for index, task in enumerate(setup.tasks)}
+    _known(policy.prerequisites, setup, "prerequisites")
+    _known(policy.effects, setup, "effects")
+    edges = {(index, index): 1.0 for index in range(len(index_of))}
+    for task, needed in policy.prerequisites.items():
+        _known(needed, setup, f"prerequisites.{task}")
+        edges |= {(index_of[name], index_of[task]): policy.prerequisite_effect for name in needed}
+    for source, effects in policy.effects.items():
+        _known(effects, setup, f"effects.{source}")
+        edges |= {(index_of[source], index_of[name]): worth for name, worth in effects.items()}
+    sources, helped = np.array(list(edges)).T
+    return SkillItRule(policy, sources, helped, np.array(list(edges.values()), dtype=np.float64))
+
+
+def _shares(prior: Prior, setup: EngineSetup, place: str) -> Array:
+    if isinstance(prior, ExplicitPrior):
+        _known(prior.weights, setup, f"{place}.weights")
+    mixture = setup.mixture.model_copy(update={"prior": prior})
+    return prior_weights(setup.model_copy(update={"mixture": mixture}))
+
+
+def _by_task(given: dict[str, float], setup: EngineSetup, place: str, *, default: float) -> Array:
+    _known(given, setup, place)
+    return np.array([given.get(task.name, default) for task in setup.tasks])
+
+
+def _known(names: Iterable[str], setup: EngineSetup, place: str) -> None:
+    tasks = [task.name for task in setup.tasks]
+    unknown = sorted(set(names) - set(tasks))
+    if unknown:
+        raise ConfigError(f"policy.{place} names {unknown}, which are not tasks of this run; the tasks are {tasks}")
+
+
+__all__ = ["Evidence", "History", "Hold", "Memory", "Rule", "Target", "answer", "resolve"]

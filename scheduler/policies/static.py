@@ -1,8 +1,17 @@
-"""The static mixture: the prior, whatever the evidence. The yardstick of every adaptive policy."""
+"""The static mixture: the prior, whatever the evidence. The yardstick of every adaptive policy.
 
-from scheduler.policies.base import Evidence, Target, log_prior
+The target is reached at once but for the guards: the overfit guard, the epoch cap and the core hold still bound it.
+"""
+
+from dataclasses import dataclass
+
+from scheduler.policies.base import Answer, Driver, Evidence, Memory, Memoryless, Target, log_prior
 
 
-def static_target(evidence: Evidence) -> Target:
-    """Target weights equal to the prior."""
-    return Target(log_prior(evidence.prior))
+@dataclass(frozen=True, slots=True)
+class StaticRule(Memoryless):
+    """See the module docstring."""
+
+    def step(self, evidence: Evidence, memory: Memory) -> Answer:
+        """Target weights equal to the prior."""
+        return Answer(Target(log_prior(evidence.prior), Driver("prior share", evidence.prior)), memory)

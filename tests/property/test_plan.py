@@ -3,6 +3,7 @@
 import json
 import math
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from hypothesis import strategies as st
 from scheduler.engine import HeatEngine
 from scheduler.keeper import HeatKeeper
 from scheduler.ledger import read_ledger
-from scheduler.records import RefusedRecord, SignalRecord
+from scheduler.policy_config import AioliPolicy, HeatPolicy
+from scheduler.records import DecisionRecord, RefusedRecord, SignalRecord
 from scheduler.setup import EngineSetup
 from scheduler.signals import TaskSignal
 from scheduler.simplex import project, softmax, step_towards
@@ -32,6 +34,8 @@ wrong_numbers = st.sampled_from(
     [math.nan, math.inf, -math.inf, -1.0, -1, 1.5, 2**60, 10**400, np.float32(0.5), np.int64(3)]
 )
 junk = no_numbers | wrong_numbers
+exposures = st.sampled_from([0, 0, 1, 10**6, 2**40]) | st.integers(0, 2000)
+train_losses = st.none() | st.sampled_from([math.nan, math.inf, -1.0, 0.0, 5e-324, 1e300]) | st.floats(0, 10)
 
 
 @st.composite
@@ -130,10 +134,30 @@ def assert_sound(engine: HeatEngine, before: tuple[float, ...]) -> None:
     assert 0.5 * np.abs(weights - old).sum() <= limit + 1e-12
 
 
-@settings(max_examples=60, deadline=None)
+def assert_explained(decision: DecisionRecord, engine: HeatEngine) -> None:
+    """Every decision says why; unless the policy goes by heat, every weight names its statistic."""
+    policy = engine.setup.stage_policies[decision.plan.stage - 1]
+    assert decision.sentences
+    assert all(sentence.endswith(".") and "nan" not in sentence for sentence in decision.sentences)
+    if decision.held is not None:
+        assert decision.sentences == (f"Weights kept: {decision.held}.",)
+        assert all(task.weight_after == task.weight_before for task in decision.tasks)
+    elif not isinstance(policy, HeatPolicy | AioliPolicy):
+        assert all(task.driver for task in decision.tasks)
+        moved = [task for task in decision.tasks if abs(task.weight_after - task.weight_before) >= 0.005]
+        assert sum(any(task.driver in sentence for task in moved) for sentence in decision.sentences) >= min(
+            len(moved), 3
+        )
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=repr)
+@settings(max_examples=12, deadline=None)
 @given(st.data())
-def test_any_evidence_under_any_bounds_gives_a_sound_plan(data: st.DataObject) -> None:
-    engine = HeatEngine(data.draw(setups()))
+def test_any_evidence_under_any_bounds_gives_a_sound_plan(policy: Any, data: st.DataObject) -> None:
+    made = data.draw(setups())
+    other = data.draw(st.sampled_from(POLICIES))
+    policies = data.draw(st.sampled_from([(policy, policy), (policy, other), (other, policy)]))
+    engine = HeatEngine(made.model_copy(update={"stage_policies": policies}))
     assert_sound(engine, engine.plan.weights)
     names, served = list(engine.index_of), np.zeros(len(engine.index_of), dtype=int)
     for step in STEPS:
@@ -141,8 +165,9 @@ def test_any_evidence_under_any_bounds_gives_a_sound_plan(data: st.DataObject) -
             if data.draw(st.booleans()):
                 assert engine.observe(data.draw(sound_signals(task=name, step=step))) is None
         if data.draw(st.booleans()):
-            served += data.draw(st.integers(0, 10**6))
-            engine.observe_interval(report(served.tolist(), step=step))
+            served += data.draw(st.lists(exposures, min_size=len(names), max_size=len(names)))
+            losses = data.draw(st.lists(train_losses, min_size=len(names), max_size=len(names)))
+            engine.observe_interval(replace(report(served.tolist(), step=step), train_loss=tuple(losses)))
         before = engine.plan
         decision, _ = engine.decide(step)
         assert_sound(engine, before.weights)
@@ -150,6 +175,10 @@ def test_any_evidence_under_any_bounds_gives_a_sound_plan(data: st.DataObject) -
         assert all(
             0 <= getattr(task, part) <= 1 for task in decision.tasks for part in ("heat", "learnability", "decay")
         )
+        assert_explained(decision, engine)
+        state = json.dumps(engine.state_dict(), allow_nan=False)
+        engine.load_state_dict(json.loads(state))
+        assert json.dumps(engine.state_dict()) == state
 
 
 @settings(max_examples=60, deadline=None)

@@ -1,40 +1,62 @@
-"""Files in, training data out: read, verify, tokenise, split, write.
+"""Files in, training data out, in bounded memory: read, verify, decide, tokenise, sort, write.
 
-    sources ─ read ─► rows ─ verify ─► rows ─ tokenise ─► rows ─ split ─► <out_dir>/<key>/  store/  tokenizer/
-                └────────────────┴──── refusals ───┴─────────────────┘                      quarantine.parquet
-                                                                                            summary.json
+    files ─ hash ─► key ─► <out_dir>/<key>/ complete? done.
+      │
+      ├ shards ─► 1 read + verify ─► spill: rows, refusals, prompts          (a shard at a time, by the executor)
+      │                    └ index: 69 bytes a row
+      │           2 decide ◄┘  equal, near, family, set, leak                (numbers alone, here)
+      ├ sample of training rows ─► tokenizer
+      ├ shards ─► 3 tokenise ─► spill: tokens, refusals ─► decide again      (a shard at a time, by the executor)
+      └ shards ─► 4 sort ─► segments ─► store/  lineage                      (a shard, then a segment at a time)
 
-The folder's name is a hash of all that goes into it, and the folder appears under that name only when complete, so a
-second preparation of the same data finds it and does not tokenise again. A tokenizer may be trained on the training
-rows, so a provisional split comes before tokenising; it is the final one unless tokenising refuses rows.
+    <out_dir>/<key>/  store/{train,probe,selection,test}.arrow, store/lineage.parquet,
+                      tokenizer/, quarantine.parquet, prompts.parquet, summary.json
+
+The folder's name is a hash of all that goes into it, known before any row is read, and the folder appears under that
+name only when complete; so a second preparation of the same data finds it. Who does the work and how the files are cut
+changes nothing in it.
 """
 
 import hashlib
 import json
 import shutil
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from scheduler.errors import DataError
 from scheduler.task import TaskSpec
 from train.config import DataConfig
-from train.data.row import Refusal, Row, refuse
-from train.data.sources import SourceRows, read_source
-from train.data.split import SPLITS, TaskSplit, check_disjoint, require_all_splits, split_rows
-from train.data.store import SCHEMA_VERSION, TokenStore, write_split
-from train.data.summary import Summary, summarise_sources, summarise_tasks
-from train.data.verify import require_acceptable, require_enough_rows, verify, write_quarantine
-from train.tokenizer import ChatTemplate, Encoded, EncodingFault, encode_examples, fingerprint
+from train.data.files import SHARD_BYTES, find_files
+from train.data.lineage import prepared_with
+from train.data.preparing.digests import hash_files
+from train.data.preparing.execute import Executor, LocalExecutor
+from train.data.preparing.pipeline import Pipeline
+from train.data.preparing.progress import NoProgress, Progress
+from train.data.split import SPLITS
+from train.data.store import SCHEMA_VERSION
+from train.data.summary import Summary
+from train.data.verify import VERIFICATION_CODE
+from train.tokenizer import ChatTemplate
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_CHUNK_ROWS = 1024
 
-MakeTokenizer = Callable[[Iterator[str]], "PreTrainedTokenizerBase"]
+class TokenizerSource(Protocol):
+    """Where a preparation gets its tokenizer."""
+
+    @property
+    def key(self) -> str:
+        """Changes whenever another tokenizer would come of the same texts."""
+        ...
+
+    def make(self, texts: Iterator[str]) -> "PreTrainedTokenizerBase":
+        """The tokenizer; it may be trained on the texts, a bounded sample of the training rows, read once."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +66,15 @@ class Prepared:
     Attributes:
         path: The complete folder; `store_path` and `tokenizer_path` lie in it.
         summary: What was read, refused and kept.
-        tokenizer: The tokenizer the rows were encoded with.
-        task_names: In order of first appearance in the sources; a task's place here is its number in the store.
-        num_rows: By split (train, probe, test), rows per task in the order of `task_names`.
+        task_names: Tasks with rows to train on, in order of first appearance in the sources; a task's place here is its
+            number in the store. Empty where the data is for evaluation only.
+        num_rows: By split, rows per task in the order of `task_names`.
     """
 
     path: Path
     summary: Summary
-    tokenizer: "PreTrainedTokenizerBase"
     task_names: tuple[str, ...]
-    num_rows: dict[str, tuple[int, ...]]
+    num_rows: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
     @property
     def store_path(self) -> Path:
@@ -65,169 +86,111 @@ class Prepared:
         """Folder for `AutoTokenizer.from_pretrained`."""
         return self.path / "tokenizer"
 
+    @property
+    def prompts_path(self) -> Path:
+        """Rows without an answer: task, id, source, line, messages as JSON."""
+        return self.path / "prompts.parquet"
+
+    @property
+    def tokenizer(self) -> "PreTrainedTokenizerBase":
+        """The tokenizer the rows were encoded with."""
+        return _load_tokenizer(self.tokenizer_path)
+
+    def require_tasks(self) -> None:
+        """Require something to train on.
+
+        Raises:
+            DataError: No task has a row with an answer.
+        """
+        if not self.task_names:
+            prompts = sum(self.summary.prompts.values())
+            raise DataError(
+                f"no task has rows to train on: all {prompts:,} rows are prompts without an answer; add a source whose "
+                "rows have answers"
+            )
+
+
+@lru_cache(maxsize=4)
+def _load_tokenizer(path: Path) -> "PreTrainedTokenizerBase":
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(path)
+
 
 def prepare(
     config: DataConfig,
     *,
     specs: Mapping[str, TaskSpec],
-    make_tokenizer: MakeTokenizer,
+    tokenizer_source: TokenizerSource,
     chat_template: ChatTemplate,
     out_dir: Path,
     seed: int,
     known_tasks_only: bool = False,
+    arrangements: frozenset[int] = frozenset(),
+    executor: Executor | None = None,
+    progress: Progress | None = None,
+    shard_bytes: int = SHARD_BYTES,
 ) -> Prepared:
     """Prepare the data of a run, or find it prepared.
 
     Args:
         config: Sources and limits.
-        specs: Task cards by name; a task without a card has no output rules.
-        make_tokenizer: Gives the tokenizer; it may read the texts of the training rows it is handed, once.
+        specs: Task cards by name; a task without a card has no rules.
+        tokenizer_source: Gives the tokenizer.
         chat_template: How prompts are rendered (see `train.tokenizer`).
         out_dir: Where prepared folders are kept. When too many rows are refused, `quarantine.parquet` is written here.
-        seed: Decides which rows are held out.
+            An executor on other machines must reach it under the same path.
+        seed: Decides which rows are held out and which are contrasted.
         known_tasks_only: Refuse rows of tasks that have no card.
+        arrangements: The codes of `train.data.arrangement` in which rows are stored besides alone.
+        executor: Who does the work; this process, if none is given.
+        progress: Told how far it is.
+        shard_bytes: Size of the shards that files are cut into; changes nothing in the result.
 
     Raises:
         DataError: A source cannot be read, too many rows are refused, a task has too few rows, or a card has no rows.
     """
-    known_tasks = frozenset(specs) if known_tasks_only else None
-    sources = [read_source(source, known_tasks=known_tasks) for source in config.sources]
-    read_refusals = [refusal for source in sources for refusal in source.refusals]
-    rows, broken = verify((row for source in sources for row in source.rows), specs)
-    job = _Job(config=config, sources=sources, specs=specs, out_dir=out_dir, seed=seed)
-    verified = job.split(rows, read_refusals + broken)
-    tokenizer = make_tokenizer(_texts(verified.splits))
-    path = out_dir / _key(job, verified, tokenizer, chat_template)
+    paths = [file.path for source in config.sources for file in find_files(source.path)]
+    file_hashes = hash_files(paths, cache=out_dir / ".file-hashes.json")
+    facts = {
+        "versions": [SCHEMA_VERSION, VERIFICATION_CODE, prepared_with()],
+        "settings": config.model_dump(mode="json", exclude={"tasks_file"}),
+        "files": file_hashes,
+        "cards": {name: spec.model_dump(mode="json") for name, spec in specs.items()},
+        "seed": seed,
+        "known_tasks_only": known_tasks_only,
+        "chat_template": chat_template,
+        "arrangements": sorted(arrangements),
+        "tokenizer": tokenizer_source.key,
+    }
+    path = out_dir / hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=12).hexdigest()
     if not path.exists():
-        encoded, faults = _tokenise(rows, tokenizer, chat_template, max_length=config.max_length)
-        final = verified
-        if faults:
-            kept = [row for row in rows if (row.task, row.content_hash) in encoded]
-            final = job.split(kept, read_refusals + broken + faults)
-        _write(path, job, final, encoded, tokenizer)
-    return _open(path, tokenizer)
+        pipeline = Pipeline(
+            config=config,
+            specs=specs,
+            make_tokenizer=tokenizer_source.make,
+            chat_template=chat_template,
+            out_dir=out_dir,
+            seed=seed,
+            known_tasks=frozenset(specs) if known_tasks_only else None,
+            arrangements=arrangements,
+            executor=executor or LocalExecutor(),
+            progress=progress or NoProgress(),
+            shard_bytes=shard_bytes,
+            file_hashes=file_hashes,
+        )
+        _write(pipeline, path)
+    return _open(path)
 
 
-@dataclass(frozen=True, slots=True)
-class _Split:
-    splits: dict[str, TaskSplit]
-    refusals: list[Refusal]
-
-
-@dataclass(frozen=True, slots=True)
-class _Job:
-    config: DataConfig
-    sources: list[SourceRows]
-    specs: Mapping[str, TaskSpec]
-    out_dir: Path
-    seed: int
-
-    def split(self, rows: Sequence[Row], refusals: list[Refusal]) -> _Split:
-        """Split the rows that are left, or stop: too many refused, too few left. `refusals` are those so far."""
-        quarantine = self.out_dir / "quarantine.parquet"
-        try:
-            require_acceptable(
-                refusals,
-                num_read=sum(source.num_read for source in self.sources),
-                max_refused_ratio=self.config.max_refused_ratio,
-                quarantine=quarantine,
-            )
-            require_enough_rows(rows, self._sources_of_task(refusals))
-            splits, leaks = split_rows(rows, self.config, seed=self.seed)
-            check_disjoint(splits)
-            require_all_splits(splits)
-        except DataError:
-            write_quarantine(quarantine, refusals)
-            raise
-        return _Split(splits, refusals + leaks)
-
-    def _sources_of_task(self, refusals: Sequence[Refusal]) -> dict[str, list[str]]:
-        """Every task that a row or a card names, with the files its rows stand in."""
-        sources: dict[str, dict[str, None]] = {}
-        for source in self.sources:
-            for row in source.rows:
-                sources.setdefault(row.task, {})[row.source] = None
-        for refusal in refusals:
-            if refusal.task:
-                sources.setdefault(refusal.task, {})[refusal.source] = None
-        for task in self.specs:
-            sources.setdefault(task, {})
-        return {task: list(paths) for task, paths in sources.items()}
-
-
-def _texts(splits: Mapping[str, TaskSplit]) -> Iterator[str]:
-    """Texts of the training rows, one row of every task in turn: a reader that stops early has seen all tasks."""
-    for place in range(max(len(split.train) for split in splits.values())):
-        for split in splits.values():
-            for row in split.train[place : place + 1]:
-                yield from (content for _, content in row.messages)
-                yield row.answer
-
-
-def _tokenise(
-    rows: Sequence[Row], tokenizer: "PreTrainedTokenizerBase", chat_template: ChatTemplate, *, max_length: int
-) -> tuple[dict[tuple[str, str], Encoded], list[Refusal]]:
-    """Encoded rows by (task, content hash), and refusals of those that cannot be encoded or are too long."""
-    encoded: dict[tuple[str, str], Encoded] = {}
-    refusals: list[Refusal] = []
-    for start in range(0, len(rows), _CHUNK_ROWS):
-        chunk = rows[start : start + _CHUNK_ROWS]
-        results = encode_examples(tokenizer, [(row.messages, row.answer) for row in chunk], chat_template)
-        for row, result in zip(chunk, results, strict=True):
-            if isinstance(result, EncodingFault):
-                refusals.append(refuse(row, rule=result.rule, reason=result.reason))
-            elif len(result.input_ids) > max_length:
-                reason = f"{len(result.input_ids)} tokens of prompt and answer, more than max_length {max_length}"
-                refusals.append(refuse(row, rule="too_long", reason=reason))
-            else:
-                encoded[row.task, row.content_hash] = result
-    return encoded, refusals
-
-
-def _key(job: _Job, verified: _Split, tokenizer: "PreTrainedTokenizerBase", chat_template: ChatTemplate) -> str:
-    """Hash of everything the folder's content follows from."""
-    digest = hashlib.blake2b(digest_size=12)
-    settings = job.config.model_dump(mode="json", exclude={"sources", "tasks_file"})
-    digest.update(json.dumps([SCHEMA_VERSION, settings, job.seed, chat_template], sort_keys=True).encode())
-    digest.update(fingerprint(tokenizer).encode())
-    for source in job.sources:
-        digest.update(repr((source.path, source.form, source.num_read, source.unread_columns)).encode())
-    for split in verified.splits.values():
-        for name in SPLITS:
-            for row in split.rows(name):
-                lineage = (row.language, row.licence, row.reviewer, row.review_status, row.difficulty_factors)
-                place = (name, row.task, row.content_hash, row.source, row.line, row.id, row.parent_id)
-                digest.update(repr((place, lineage)).encode())
-    for refusal in verified.refusals:
-        digest.update(repr(refusal).encode())
-    return digest.hexdigest()
-
-
-def _write(
-    path: Path,
-    job: _Job,
-    final: _Split,
-    encoded: Mapping[tuple[str, str], Encoded],
-    tokenizer: "PreTrainedTokenizerBase",
-) -> None:
+def _write(pipeline: Pipeline, path: Path) -> None:
     """Write the folder beside its place, then move it there; where another process was first, its folder stays."""
     partial = path.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}")
-    store = partial / "store"
-    store.mkdir(parents=True)
+    spill = partial.absolute() / "spill"
+    spill.mkdir(parents=True)
     try:
-        for name in SPLITS:
-            write_split(
-                store / f"{name}.arrow",
-                {
-                    task: [(row, encoded[task, row.content_hash]) for row in split.rows(name)]
-                    for task, split in final.splits.items()
-                },
-            )
-        tokenizer.save_pretrained(partial / "tokenizer")
-        write_quarantine(partial / "quarantine.parquet", final.refusals)
-        summary = Summary(
-            sources=summarise_sources(job.sources, final.refusals), tasks=summarise_tasks(TokenStore.open(store))
-        )
+        summary = pipeline.run(partial, spill)
+        shutil.rmtree(spill)
         (partial / "summary.json").write_text(summary.to_json(), encoding="utf-8")
         _move(partial, path)
     finally:
@@ -242,7 +205,7 @@ def _move(partial: Path, path: Path) -> None:
             raise
 
 
-def _open(path: Path, tokenizer: "PreTrainedTokenizerBase") -> Prepared:
+def _open(path: Path) -> Prepared:
     summary_path = path / "summary.json"
     if not summary_path.exists():
         raise DataError(f"{path} is not a folder of prepared data; delete it and prepare again")
@@ -250,11 +213,6 @@ def _open(path: Path, tokenizer: "PreTrainedTokenizerBase") -> Prepared:
     return Prepared(
         path=path,
         summary=summary,
-        tokenizer=tokenizer,
         task_names=tuple(task.task for task in summary.tasks),
-        num_rows={
-            "train": tuple(task.num_train for task in summary.tasks),
-            "probe": tuple(task.num_probe for task in summary.tasks),
-            "test": tuple(task.num_test for task in summary.tasks),
-        },
+        num_rows={name: tuple(getattr(task, f"num_{name}") for task in summary.tasks) for name in SPLITS},
     )

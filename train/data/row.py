@@ -11,8 +11,41 @@ from dataclasses import dataclass
 Message = tuple[str, str]
 """(role, content); the role is system, user, assistant or tool."""
 
-UNCOUNTED_RULES = frozenset({"duplicate", "leak"})
+UNCOUNTED_RULES = frozenset({"duplicate", "near_duplicate", "leak"})
 """Refusals that say nothing against the row itself: they do not count towards `max_refused_ratio`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """What a source says of a row beside its text; None where it says nothing.
+
+    Attributes:
+        sub_task: Part of the task the row belongs to.
+        language: Code of its language.
+        licence: Under which it may be used.
+        annotator: Who wrote the answer.
+        qualification: What entitles the annotator to.
+        reviewer: Who reviewed the row.
+        review_status: The review's outcome.
+        reviewed_at: When.
+        perturbation: How the row was made from its parent, for variants.
+        business_impact: What a wrong answer costs, in the source's own words or figures.
+        created_at: When the row was written.
+        difficulty_factors: Knowledge breadth, reasoning steps, constraints, ambiguity; finite numbers.
+    """
+
+    sub_task: str | None = None
+    language: str | None = None
+    licence: str | None = None
+    annotator: str | None = None
+    qualification: str | None = None
+    reviewer: str | None = None
+    review_status: str | None = None
+    reviewed_at: str | None = None
+    perturbation: str | None = None
+    business_impact: str | None = None
+    created_at: str | None = None
+    difficulty_factors: tuple[float, float, float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,14 +57,10 @@ class Row:
         task: Name of the task.
         messages: Everything the model reads before it answers; the last turn is of a user or a tool.
         answer: What the model must write, exactly as in the source.
-        source: Path of the file, as configured.
-        line: Where in the file, 1-based: the line a JSON or CSV row begins on, the row number of a Parquet file.
-        language: As given by the source, or None.
-        licence: As given by the source, or None.
-        reviewer: Who reviewed the row, or None.
-        review_status: The review's outcome, as given by the source, or None.
-        difficulty_factors: Four finite numbers, or None.
+        source: The file, as configured.
+        line: Where in the file, 1-based: the line a JSON or CSV row begins on, the row number of a columnar file.
         parent_id: Id of the row this one derives from or continues, or None.
+        lineage: What else the source says of it.
         content_hash: Hash of messages and answer; equal content has an equal hash, whatever its lineage.
     """
 
@@ -41,12 +70,8 @@ class Row:
     answer: str
     source: str
     line: int
-    language: str | None
-    licence: str | None
-    reviewer: str | None
-    review_status: str | None
-    difficulty_factors: tuple[float, float, float, float] | None
     parent_id: str | None
+    lineage: Lineage
     content_hash: str
 
 

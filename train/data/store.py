@@ -1,55 +1,73 @@
 """The tokenised store: every example tokenised once, read by index without copying.
 
-    <folder>/train.arrow, probe.arrow, test.arrow      Arrow IPC files; record batch i holds the rows of task i
+    <folder>/train.arrow, probe.arrow, selection.arrow, test.arrow      Arrow IPC files, rows sorted by task
+             lineage.parquet                                            where each row comes from (see `lineage`)
 
-One file per split keeps the number of open files at three whatever the number of tasks; a batch per task keeps each
-task contiguous. The files are memory-mapped: opening reads only their footers, processes on a machine share the pages,
-and `encoded` returns views. Task names, in order, stand in each file's schema metadata.
+Training rows of a task are sorted by difficulty level, easiest first. The schema metadata of a file says how many rows
+each task has and where each record batch begins, so opening reads no row and no batch, whatever their number; a batch
+is looked at when a row of it is asked for first. Files are memory-mapped: processes on a machine share the pages, and
+`encoded` returns views.
 
-A store is written once and never changed. Which example to read when is the stream's business, not the store's.
+A row may also be stored in context (chain, contrast); its supervised tokens are the same there. A store is written
+once and never changed. Which example to read when is the stream's business, not the store's.
 """
 
+import bisect
+import itertools
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import pyarrow as pa
 
 from scheduler.errors import DataError
-from train.data.row import Message, Row
-from train.data.split import SPLITS, SplitName
-from train.tokenizer import Encoded
+from train.config import SplitName
+from train.data.arrangement import CHAIN, CONTRAST, SINGLE
+from train.data.lineage import read_lineage
+from train.data.preparing.spill import parse_messages
+from train.data.row import Message
+from train.data.split import SPLITS
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
-_SCHEMA = pa.schema(
+TEXT_COLUMNS = ("id", "content_hash", "source", "line", "messages", "answer")
+_IDS = {SINGLE: "input_ids", CHAIN: "chain_ids", CONTRAST: "contrast_ids"}
+_LISTS = pa.large_list(pa.int32())
+
+STORE_SCHEMA = pa.schema(
     [
         ("id", pa.string()),
         ("content_hash", pa.string()),
         ("source", pa.string()),
         ("line", pa.int64()),
-        ("language", pa.string()),
-        ("licence", pa.string()),
-        ("reviewer", pa.string()),
-        ("review_status", pa.string()),
-        ("parent_id", pa.string()),
-        ("difficulty", pa.float64()),
         ("messages", pa.string()),
         ("answer", pa.string()),
-        ("input_ids", pa.large_list(pa.int32())),
-        ("answer_start", pa.int32()),
+        ("difficulty", pa.float64()),
+        ("num_supervised", pa.int32()),
+        ("spans", _LISTS),
+        *((name, _LISTS) for name in _IDS.values()),
     ]
 )
 
 
 class EncodedRow(NamedTuple):
-    """One example as tokens. `input_ids` is a read-only view, int32 [T]; positions [answer_start, T) are supervised."""
+    """One example as tokens.
+
+    Attributes:
+        input_ids: Read-only view, int32 [T].
+        spans: int32 [S, 2]; the supervised positions are the union of [start, end). The last one is the answer's.
+    """
 
     input_ids: np.ndarray
-    answer_start: int
+    spans: np.ndarray
+
+    @property
+    def answer_start(self) -> int:
+        """Where the answer begins; it ends with the row."""
+        return int(self.spans[-1, 0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,131 +79,229 @@ class Example:
     answer: str
 
 
-class _TaskTokens(NamedTuple):
-    """One task's columns; a memoryview indexes to a plain int several times as fast as an array does."""
+class _Lists(NamedTuple):
+    """A list column; a memoryview indexes to a plain int several times as fast as an array does."""
 
     offsets: memoryview
     values: np.ndarray
-    answer_starts: memoryview
+
+
+class _Batch:
+    """A record batch with its list columns, each decoded when first asked for."""
+
+    def __init__(self, batch: pa.RecordBatch) -> None:
+        self.columns = batch
+        self._lists: dict[str, _Lists] = {}
+
+    def get(self, name: str, row: int) -> np.ndarray:
+        lists = self._lists.get(name)
+        if lists is None:
+            column = self.columns.column(name)
+            lists = _Lists(memoryview(column.offsets.to_numpy()), column.values.to_numpy(zero_copy_only=True))
+            self._lists[name] = lists
+        return lists.values[lists.offsets[row] : lists.offsets[row + 1]]
+
+
+@dataclass(slots=True)
+class _SplitFile:
+    """One split: where its tasks and its batches begin, and the batches looked at so far."""
+
+    reader: Any
+    names: tuple[str, ...]
+    task_starts: list[int]
+    batch_starts: list[int]
+    level_sizes: list[list[int]]
+    batches: dict[int, _Batch] = field(default_factory=dict)
+
+    def batch(self, place: int) -> _Batch:
+        found = self.batches.get(place)
+        if found is None:
+            found = self.batches[place] = _Batch(self.reader.get_batch(place))
+        return found
+
+    def find(self, task: int, row: int) -> tuple[_Batch, int]:
+        start, end = self.task_starts[task], self.task_starts[task + 1]
+        if not 0 <= row < end - start:
+            raise IndexError(f"row {row} of a task with {end - start} rows")
+        place = bisect.bisect_right(self.batch_starts, start + row) - 1
+        return self.batch(place), start + row - self.batch_starts[place]
+
+    def slices(self, task: int) -> Iterator[pa.RecordBatch]:
+        """The task's rows, batch by batch."""
+        start, end = self.task_starts[task], self.task_starts[task + 1]
+        place = bisect.bisect_right(self.batch_starts, start) - 1
+        while start < end:
+            stop = min(end, self.batch_starts[place + 1])
+            yield self.batch(place).columns.slice(start - self.batch_starts[place], stop - start)
+            start, place = stop, place + 1
 
 
 class TokenStore:
     """Read access to a store. Tasks are addressed by their place in `task_names`, rows by their place in the split."""
 
-    def __init__(
-        self, path: Path, task_names: tuple[str, ...], batches: Mapping[str, Sequence[pa.RecordBatch]]
-    ) -> None:
+    def __init__(self, path: Path, files: Mapping[SplitName, _SplitFile]) -> None:
         self.path = path
-        self.task_names = task_names
-        self._batches = batches
-        self._tokens: dict[tuple[int, str], _TaskTokens] = {}
+        self.task_names = files["train"].names
+        self._files = files
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Open the store in the folder `path`, one `write_split` for each split.
+        """Open the store in the folder `path`.
 
         Raises:
             DataError: There is no store, or it is damaged, or of another version.
         """
-        names: tuple[str, ...] = ()
-        batches: dict[str, list[pa.RecordBatch]] = {}
-        for split in SPLITS:
-            names, batches[split] = _open_split(path / f"{split}.arrow")
-        return cls(path, names, batches)
+        return cls(path, {split: _open_split(path / f"{split}.arrow") for split in SPLITS})
 
     def num_rows(self, task: int, split: SplitName = "train") -> int:
         """Number of examples of the task in the split."""
-        return self._batches[split][task].num_rows
+        starts = self._files[split].task_starts
+        return starts[task + 1] - starts[task]
 
-    def encoded(self, task: int, row: int, split: SplitName = "train") -> EncodedRow:
-        """The tokens of one example."""
-        tokens = self._tokens.get((task, split)) or self._load(task, split)
-        start, end = tokens.offsets[row], tokens.offsets[row + 1]
-        return EncodedRow(tokens.values[start:end], tokens.answer_starts[row])
+    def first_position(self, task: int, split: SplitName = "train") -> int:
+        """Rows of the store before the task's first in the split; counted through the splits in their order."""
+        before = itertools.takewhile(lambda name: name != split, SPLITS)
+        return sum(self._files[name].task_starts[-1] for name in before) + self._files[split].task_starts[task]
+
+    def level_sizes(self, task: int) -> tuple[int, ...]:
+        """Training rows of each difficulty level, easiest first; rows are sorted by it."""
+        return tuple(self._files["train"].level_sizes[task])
+
+    def encoded(self, task: int, row: int, split: SplitName = "train", arrangement: int = SINGLE) -> EncodedRow:
+        """The tokens of one example; alone where it does not exist in that arrangement.
+
+        Raises:
+            IndexError: There is no such row.
+        """
+        batch, place = self._files[split].find(task, row)
+        alone = batch.get("input_ids", place)
+        spans = batch.get("spans", place).reshape(-1, 2)
+        if arrangement != SINGLE:
+            arranged = batch.get(_IDS[arrangement], place)
+            if len(arranged):
+                return EncodedRow(arranged, spans + np.int32(len(arranged) - len(alone)))
+        return EncodedRow(alone, spans)
+
+    def has_arrangement(self, task: int, arrangement: int, split: SplitName = "train") -> np.ndarray:
+        """Whether each example is stored in that arrangement, bool [rows]; every one is in the single."""
+        return self._gather(task, split, lambda batch: _sizes(batch, _IDS[arrangement]) > 0, dtype=bool)
 
     def supervised_lengths(self, task: int, split: SplitName = "train") -> np.ndarray:
-        """Supervised tokens of every example (answer and stop token), int32 [rows]."""
-        batch = self._batches[split][task]
-        lengths = np.diff(batch.column("input_ids").offsets.to_numpy())
-        return (lengths - batch.column("answer_start").to_numpy()).astype(np.int32)
+        """Supervised tokens of every example (answers and stop tokens), int32 [rows]; in any arrangement."""
+        return self._gather(task, split, lambda batch: batch.column("num_supervised").to_numpy(), dtype=np.int32)
 
-    def lengths(self, task: int, split: SplitName = "train") -> np.ndarray:
-        """Tokens of every example, prompt included, int32 [rows]."""
-        return np.diff(self._batches[split][task].column("input_ids").offsets.to_numpy()).astype(np.int32)
-
-    def examples(self, task: int, split: SplitName = "train") -> list[Example]:
-        """Every example as text, in row order."""
-        batch = self._batches[split][task]
-        columns = (batch.column(name).to_pylist() for name in ("id", "messages", "answer"))
-        return [
-            Example(id=row_id, messages=tuple((role, content) for role, content in json.loads(messages)), answer=answer)
-            for row_id, messages, answer in zip(*columns, strict=True)
-        ]
-
-    def row_id(self, task: int, row: int, split: SplitName = "train") -> str:
-        """The example's id in its source."""
-        return self._batches[split][task].column("id")[row].as_py()
-
-    def content_hashes(self, task: int, split: SplitName = "train") -> list[str]:
-        """The content hash of every example, in row order."""
-        return self._batches[split][task].column("content_hash").to_pylist()
+    def lengths(self, task: int, split: SplitName = "train", arrangement: int = SINGLE) -> np.ndarray:
+        """Tokens of every example, prompt included, int32 [rows]; 0 where it does not exist in that arrangement."""
+        return self._gather(task, split, lambda batch: _sizes(batch, _IDS[arrangement]), dtype=np.int32)
 
     def difficulty(self, task: int, split: SplitName = "train") -> np.ndarray:
         """Mean of the difficulty factors of every example, float64 [rows]; NaN where the source gave none."""
-        return self._batches[split][task].column("difficulty").to_numpy(zero_copy_only=False)
-
-    def _load(self, task: int, split: SplitName) -> _TaskTokens:
-        batch = self._batches[split][task]
-        column = batch.column("input_ids")
-        tokens = _TaskTokens(
-            offsets=memoryview(column.offsets.to_numpy()),
-            values=column.values.to_numpy(zero_copy_only=True),
-            answer_starts=memoryview(batch.column("answer_start").to_numpy()),
+        return self._gather(
+            task, split, lambda batch: batch.column("difficulty").to_numpy(zero_copy_only=False), dtype=np.float64
         )
-        self._tokens[task, split] = tokens
-        return tokens
+
+    def examples(self, task: int, split: SplitName = "train") -> list[Example]:
+        """Every example as text, in row order."""
+        columns = (self.column(task, name, split) for name in ("id", "messages", "answer"))
+        return [
+            Example(id=row_id, messages=parse_messages(messages), answer=answer)
+            for row_id, messages, answer in zip(*columns, strict=True)
+        ]
+
+    def column(self, task: int, name: str, split: SplitName = "train") -> list[Any]:
+        """One column of `TEXT_COLUMNS` of every example, in row order."""
+        return [value for batch in self._files[split].slices(task) for value in batch.column(name).to_pylist()]
+
+    def texts(self, task: int, rows: Sequence[int], split: SplitName = "train") -> list[dict[str, Any]]:
+        """The `TEXT_COLUMNS` of some examples; messages are parsed."""
+        found = []
+        for row in rows:
+            batch, place = self._files[split].find(task, row)
+            record = {name: batch.columns.column(name)[place].as_py() for name in TEXT_COLUMNS}
+            found.append(record | {"messages": parse_messages(record["messages"])})
+        return found
+
+    def row_id(self, task: int, row: int, split: SplitName = "train") -> str:
+        """The example's id in its source."""
+        batch, place = self._files[split].find(task, row)
+        return batch.columns.column("id")[place].as_py()
+
+    def content_hashes(self, task: int, split: SplitName = "train") -> list[str]:
+        """The content hash of every example, in row order."""
+        return self.column(task, "content_hash", split)
+
+    def lineage(self, task: int, split: SplitName, rows: Sequence[int]) -> list[dict[str, Any]]:
+        """Where some examples come from, a value for each column of `train.data.lineage.LINEAGE_SCHEMA`."""
+        first = self.first_position(task, split)
+        return read_lineage(self.path / "lineage.parquet", [first + row for row in rows])
+
+    def _gather(
+        self, task: int, split: SplitName, read: Callable[[pa.RecordBatch], np.ndarray], *, dtype: Any
+    ) -> np.ndarray:
+        parts = [read(batch) for batch in self._files[split].slices(task)]
+        return np.concatenate([np.empty(0, dtype), *parts]).astype(dtype, copy=False)
 
 
-def _open_split(path: Path) -> tuple[tuple[str, ...], list[pa.RecordBatch]]:
+def _sizes(batch: pa.RecordBatch, name: str) -> np.ndarray:
+    return np.diff(batch.column(name).offsets.to_numpy()).astype(np.int32)
+
+
+def _open_split(path: Path) -> _SplitFile:
     try:
         reader = pa.ipc.open_file(pa.memory_map(str(path)))
         metadata = reader.schema.metadata or {}
         version = int(metadata.get(b"schema_version", b"-1"))
         if version != SCHEMA_VERSION:
             raise DataError(f"token store {path} is of version {version}, expected {SCHEMA_VERSION}; prepare it again")
-        names = tuple(json.loads(metadata[b"tasks"]))
-        return names, [reader.get_batch(place) for place in range(reader.num_record_batches)]
+        sizes = json.loads(metadata[b"num_rows"])
+        return _SplitFile(
+            reader=reader,
+            names=tuple(json.loads(metadata[b"tasks"])),
+            task_starts=[0, *itertools.accumulate(sizes)],
+            batch_starts=json.loads(metadata[b"batch_starts"]),
+            level_sizes=json.loads(metadata[b"level_sizes"]),
+        )
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(f"no readable token store at {path} ({error}); prepare the data again") from error
 
 
-def write_split(path: Path, tasks: Mapping[str, Sequence[tuple[Row, Encoded]]]) -> None:
-    """Write one split: for every task, in order, its rows with their tokens; a task may have none."""
-    metadata = {"schema_version": str(SCHEMA_VERSION), "tasks": json.dumps(list(tasks), ensure_ascii=False)}
-    schema = _SCHEMA.with_metadata(metadata)
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
-        for rows in tasks.values():
-            writer.write_batch(_batch(rows, schema))
+class SplitWriter:
+    """Writes one split's file, batch by batch in store order; use it in a `with`.
 
+    Args:
+        path: The file.
+        tasks: Rows by task name, in order.
+        batch_starts: Row at which every batch begins, and the number of rows.
+        level_sizes: Rows by task and difficulty level; empty where levels mean nothing.
+    """
 
-def _batch(rows: Sequence[tuple[Row, Encoded]], schema: pa.Schema) -> pa.RecordBatch:
-    ids = [encoded.input_ids for _, encoded in rows]
-    offsets = np.concatenate([[0], np.cumsum([len(item) for item in ids], dtype=np.int64)]).astype(np.int64)
-    values = np.concatenate(ids) if ids else np.empty(0, dtype=np.int32)
-    columns: dict[str, pa.Array] = {
-        "input_ids": pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(values, pa.int32())),
-        "answer_start": pa.array([encoded.answer_start for _, encoded in rows], pa.int32()),
-        "messages": pa.array([json.dumps(row.messages, ensure_ascii=False) for row, _ in rows], pa.string()),
-        "difficulty": pa.array([_mean(row.difficulty_factors) for row, _ in rows], pa.float64()),
-    }
-    arrays = [
-        columns[field.name]
-        if field.name in columns
-        else pa.array([getattr(row, field.name) for row, _ in rows], field.type)
-        for field in schema
-    ]
-    return pa.record_batch(arrays, schema=schema)
+    def __init__(
+        self,
+        path: Path,
+        tasks: Mapping[str, int],
+        *,
+        batch_starts: Sequence[int],
+        level_sizes: Sequence[Sequence[int]] = (),
+    ) -> None:
+        metadata = {
+            "schema_version": str(SCHEMA_VERSION),
+            "tasks": json.dumps(list(tasks), ensure_ascii=False),
+            "num_rows": json.dumps(list(tasks.values())),
+            "batch_starts": json.dumps(list(batch_starts)),
+            "level_sizes": json.dumps(list(map(list, level_sizes)) or [[size] for size in tasks.values()]),
+        }
+        self._schema = STORE_SCHEMA.with_metadata(metadata)
+        self._sink = pa.OSFile(str(path), "wb")
+        self._writer = pa.ipc.new_file(self._sink, self._schema)
 
+    def write(self, columns: Mapping[str, pa.Array]) -> None:
+        """Append a batch of rows, by column of `STORE_SCHEMA`."""
+        arrays = [columns[item.name] for item in self._schema]
+        self._writer.write_batch(pa.record_batch(arrays, schema=self._schema))
 
-def _mean(factors: tuple[float, ...] | None) -> float | None:
-    return None if factors is None else sum(factors) / len(factors)
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._writer.close()
+        self._sink.close()

@@ -2,14 +2,10 @@
 
 import dataclasses
 import json
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from scheduler.errors import DataError
-from train.data.row import Refusal
-from train.data.sources import SourceRows
-from train.data.store import TokenStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,34 +21,81 @@ class SourceSummary:
 
 @dataclass(frozen=True, slots=True)
 class TaskSummary:
-    """One task's rows by split; means over its training rows, stop token included."""
+    """One task's rows by set; the rest is of its training rows.
+
+    Attributes:
+        task: Its name.
+        num_train: Training rows.
+        num_probe: Rows that feed the engine.
+        num_selection: Rows that choose between checkpoints.
+        num_test: Rows read once, at the end.
+        mean_tokens: Per row, stop token included.
+        mean_supervised_tokens: Per row, stop tokens included.
+        num_flagged: Rows that break a rule which only flags.
+        num_chains: Rows stored after the rows they continue.
+        num_contrasts: Rows stored after a related row.
+        level_sizes: Rows of each difficulty level, easiest first.
+    """
 
     task: str
     num_train: int
     num_probe: int
+    num_selection: int
     num_test: int
     mean_tokens: float
     mean_supervised_tokens: float
+    num_flagged: int = 0
+    num_chains: int = 0
+    num_contrasts: int = 0
+    level_sizes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """Sources in the order of the config, tasks in the order of the run. `str(summary)` is a table."""
+    """Sources in the order of the config, tasks in the order of the run. `str(summary)` is a table.
+
+    `prompts` counts rows without an answer, by task: they may be evaluated on, never trained on. `file_hashes`
+    are those of all files read.
+    """
 
     sources: tuple[SourceSummary, ...]
     tasks: tuple[TaskSummary, ...]
+    prompts: dict[str, int] = dataclasses.field(default_factory=dict)
+    file_hashes: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def __str__(self) -> str:
         sources = [("source", "form", "rows", "refused", "unread columns")]
         for source in self.sources:
-            refused = ", ".join(f"{rule} {count}" for rule, count in source.refused.items())
+            refused = ", ".join(f"{rule} {count:,}" for rule, count in source.refused.items())
             unread = ", ".join(source.unread_columns)
             sources.append((source.path, source.form or "-", f"{source.num_read:,}", refused or "-", unread or "-"))
-        tasks = [("task", "train", "probe", "test", "tokens/row", "supervised/row")]
-        for task in self.tasks:
-            counts = (f"{task.num_train:,}", f"{task.num_probe:,}", f"{task.num_test:,}")
-            tasks.append((task.task, *counts, f"{task.mean_tokens:.1f}", f"{task.mean_supervised_tokens:.1f}"))
-        return f"{_table(sources, right={2})}\n\n{_table(tasks, right={1, 2, 3, 4, 5})}"
+        parts = [_table(sources, right={2}), self._tasks_text()]
+        if self.prompts:
+            listed = ", ".join(f"{task} {count:,}" for task, count in self.prompts.items())
+            parts.append(f"prompts without an answer, for evaluation only: {listed}")
+        return "\n\n".join(parts)
+
+    def _tasks_text(self) -> str:
+        if not self.tasks:
+            return "no task has rows to train on: taskheat run would refuse this data"
+        columns: list[tuple[str, list[str]]] = [
+            ("train", [f"{task.num_train:,}" for task in self.tasks]),
+            ("probe", [f"{task.num_probe:,}" for task in self.tasks]),
+            ("selection", [f"{task.num_selection:,}" if task.num_selection else "" for task in self.tasks]),
+            ("test", [f"{task.num_test:,}" for task in self.tasks]),
+            ("tokens/row", [f"{task.mean_tokens:.1f}" for task in self.tasks]),
+            ("supervised/row", [f"{task.mean_supervised_tokens:.1f}" for task in self.tasks]),
+            ("levels", [f"{len(task.level_sizes)}" if len(task.level_sizes) > 1 else "" for task in self.tasks]),
+            ("flagged", [f"{task.num_flagged:,}" if task.num_flagged else "" for task in self.tasks]),
+            ("chains", [f"{task.num_chains:,}" if task.num_chains else "" for task in self.tasks]),
+            ("contrasts", [f"{task.num_contrasts:,}" if task.num_contrasts else "" for task in self.tasks]),
+        ]
+        shown = [(name, cells) for name, cells in columns if any(cells)]
+        names = ["task", *(name for name, _ in shown)]
+        rows = zip(
+            [task.task for task in self.tasks], *([cell or "-" for cell in cells] for _, cells in shown), strict=True
+        )
+        return _table([tuple(names), *rows], right=set(range(1, len(names))))
 
     def to_json(self) -> str:
         """Indented JSON; inverse of `from_json`."""
@@ -64,44 +107,15 @@ class Summary:
         try:
             fields = json.loads(text)
             sources = [{**item, "unread_columns": tuple(item["unread_columns"])} for item in fields["sources"]]
+            tasks = [{**item, "level_sizes": tuple(item["level_sizes"])} for item in fields["tasks"]]
             return cls(
                 sources=tuple(SourceSummary(**item) for item in sources),
-                tasks=tuple(TaskSummary(**item) for item in fields["tasks"]),
+                tasks=tuple(TaskSummary(**item) for item in tasks),
+                prompts=fields["prompts"],
+                file_hashes=fields["file_hashes"],
             )
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(f"not a summary of prepared data ({error!r}); prepare the data again") from error
-
-
-def summarise_sources(sources: Sequence[SourceRows], refusals: Sequence[Refusal]) -> tuple[SourceSummary, ...]:
-    """One summary per source, in order; sources that read the same file share its refusals' counts."""
-    by_path: dict[str, Counter[str]] = {}
-    for refusal in refusals:
-        by_path.setdefault(refusal.source, Counter())[refusal.rule] += 1
-    return tuple(
-        SourceSummary(
-            path=source.path,
-            form=source.form,
-            num_read=source.num_read,
-            refused=dict(by_path.get(source.path, Counter()).most_common()),
-            unread_columns=source.unread_columns,
-        )
-        for source in sources
-    )
-
-
-def summarise_tasks(store: TokenStore) -> tuple[TaskSummary, ...]:
-    """One summary per task of the store, in its order; every task has at least one training row."""
-    return tuple(
-        TaskSummary(
-            task=name,
-            num_train=store.num_rows(task, "train"),
-            num_probe=store.num_rows(task, "probe"),
-            num_test=store.num_rows(task, "test"),
-            mean_tokens=float(store.lengths(task).mean()),
-            mean_supervised_tokens=float(store.supervised_lengths(task).mean()),
-        )
-        for task, name in enumerate(store.task_names)
-    )
 
 
 def _table(rows: Sequence[tuple[str, ...]], *, right: set[int]) -> str:

@@ -1,84 +1,113 @@
-"""Verification: each row against its task's output rules, each task against repetition; and the quarantine.
+"""Verification: each row against its task's rules and its review, each task against emptiness; and the quarantine.
 
-A row is refused at most once, under the first rule it breaks. Refusals are data until `require_acceptable` decides that
-there are too many; `write_quarantine` puts them where a person can read them.
+A row is refused at most once, under the first rule it breaks; a rule that only flags leaves its name on the row.
+Refusals are data until `require_acceptable` decides that there are too many.
 """
 
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
-
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from scheduler.errors import DataError
 from scheduler.task import TaskSpec
+from train.config import DataConfig
+from train.data.preparing.spill import REFUSAL_SCHEMA, ParquetFile
 from train.data.row import Refusal, Row, refuse
-from train.data.rules import check_output
+from train.data.rules import Violation, check_output
 
 MIN_ROWS_PER_TASK = 4
-_QUARANTINE_SCHEMA = pa.schema(
-    [
-        ("task", pa.string()),
-        ("source", pa.string()),
-        ("line", pa.int64()),
-        ("rule", pa.string()),
-        ("reason", pa.string()),
-    ]
-)
-assert _QUARANTINE_SCHEMA.names == [field.name for field in fields(Refusal)]
+VERIFICATION_CODE = 2
+"""Goes up whenever the code of the rules judges some text otherwise than before."""
 
 
-def verify(rows: Iterable[Row], specs: Mapping[str, TaskSpec]) -> tuple[list[Row], list[Refusal]]:
-    """Split rows into those that keep their task's rules, each content once per task, and refusals of the others.
+Flags = tuple[str, ...]
+"""An accepted row's broken rules that only flag it, as `input:<rule type>` and `output:<rule type>`."""
 
-    Args:
-        rows: In order; of equal rows of one task the first is kept.
-        specs: Cards by task name; a task without one has no output rules.
 
-    Returns:
-        The rows kept and the refusals, both in the order of `rows`. An output rule's refusal is named
-        `output:<rule type>`.
+def verify_row(row: Row, spec: TaskSpec | None, config: DataConfig) -> Flags | Refusal:
+    """Check one row against its card and its review.
+
+    The input rules judge the turn to be answered, the output rules the answer; a row without an answer has none to
+    judge. A refusal's rule is `unreviewed`, `input:<rule type>` or `output:<rule type>`.
     """
-    first: dict[tuple[str, str], Row] = {}
-    kept: list[Row] = []
-    refusals: list[Refusal] = []
-    rules = {name: spec.output_rules for name, spec in specs.items()}
-    for row in rows:
-        earlier = first.setdefault((row.task, row.content_hash), row)
-        violations = check_output(rules[row.task], row.answer) if rules.get(row.task) else ()
-        if violations:
-            reason = "; ".join(violation.message for violation in violations)
-            refusals.append(refuse(row, rule=f"output:{violations[0].rule}", reason=reason))
-        elif earlier is not row:
-            refusals.append(refuse(row, rule="duplicate", reason=f"same content as {earlier.source}:{earlier.line}"))
-        else:
-            kept.append(row)
-    return kept, refusals
+    if config.require_review and (fault := _review_fault(row, config.accepted_review_status)):
+        return refuse(row, rule="unreviewed", reason=fault)
+    if spec is None:
+        return ()
+    prompt = row.messages[-1][1]
+    found = [("input", violation) for violation in check_output(spec.input_rules, prompt)]
+    if row.answer:
+        found += [("output", violation) for violation in check_output(spec.output_rules, row.answer, prompt=prompt)]
+    refused = [(side, violation) for side, violation in found if not violation.flag_only]
+    if refused:
+        reason = "; ".join(violation.message for _, violation in refused)
+        return refuse(row, rule=_name(*refused[0]), reason=reason)
+    return tuple(_name(side, violation) for side, violation in found)
+
+
+def _name(side: str, violation: Violation) -> str:
+    return f"{side}:{violation.rule}"
+
+
+def _review_fault(row: Row, accepted: Sequence[str]) -> str | None:
+    status, reviewer = row.lineage.review_status, row.lineage.reviewer
+    if status not in accepted:
+        return f"review_status is {status!r}, not one of {', '.join(accepted)} (reviewer: {reviewer or 'none'})"
+    if not reviewer:
+        return f"review_status is {status!r}, but the row names no reviewer"
+    return None
+
+
+def verification_version(spec: TaskSpec | None) -> str:
+    """Hash of what judged a task's rows: the rules' code and the task's own rules."""
+    rules = spec.model_dump(mode="json", include={"input_rules", "output_rules"}) if spec else {}
+    return _short_hash([VERIFICATION_CODE, rules])
+
+
+def ontology_version(spec: TaskSpec | None) -> str | None:
+    """Hash of a task's card; None where it has none."""
+    return None if spec is None else _short_hash(spec.model_dump(mode="json"))
+
+
+def _short_hash(value: object) -> str:
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 def require_acceptable(
-    refusals: Sequence[Refusal], *, num_read: int, max_refused_ratio: float, quarantine: Path
+    by_rule: Mapping[str, int],
+    first: Sequence[Refusal],
+    *,
+    num_read: int,
+    max_refused_ratio: float,
+    quarantine: Path,
 ) -> None:
-    """Stop when more than `max_refused_ratio` of the rows read were refused; duplicates and leaks do not count.
+    """Stop when more than `max_refused_ratio` of the rows read were refused.
 
     The message sends the reader to `quarantine`, which the caller writes.
 
+    Args:
+        by_rule: Rows refused under each rule that counts (not duplicates, nor leaks).
+        first: The first of them.
+        num_read: Records read.
+        max_refused_ratio: The limit.
+        quarantine: Where all of them are listed.
+
     Raises:
-        DataError: The counts by rule, the first five rows, and what to do.
+        DataError: The counts by rule, the first rows, and what to do.
     """
-    counted = [refusal for refusal in refusals if refusal.counts]
-    if len(counted) <= max_refused_ratio * num_read:
+    num_refused = sum(by_rule.values())
+    if num_refused <= max_refused_ratio * num_read:
         return
-    by_rule = Counter(refusal.rule for refusal in counted)
-    listed = ", ".join(f"{rule} {count}" for rule, count in by_rule.most_common())
-    first = "\n".join(f"  {refusal.source}:{refusal.line}: {refusal.reason}" for refusal in counted[:5])
+    listed = ", ".join(f"{rule} {count}" for rule, count in Counter(by_rule).most_common())
+    shown = "\n".join(f"  {refusal.source}:{refusal.line}: {refusal.reason}" for refusal in first)
     longer = ", raise data.max_length" * ("too_long" in by_rule)
     raise DataError(
-        f"{len(counted)} of {num_read} rows are refused ({listed}), more than data.max_refused_ratio "
-        f"{max_refused_ratio:g} allows; the first:\n{first}\n"
-        f"Mend these rows{longer}, or set data.max_refused_ratio to {_ceil_ratio(len(counted), num_read)} "
+        f"{num_refused} of {num_read} rows are refused ({listed}), more than data.max_refused_ratio "
+        f"{max_refused_ratio:g} allows; the first:\n{shown}\n"
+        f"Mend these rows{longer}, or set data.max_refused_ratio to {_ceil_ratio(num_refused, num_read)} "
         f"to train without them. All of them are listed in {quarantine}"
     )
 
@@ -88,32 +117,35 @@ def _ceil_ratio(part: int, whole: int) -> float:
     return -(-part * 1000 // whole) / 1000
 
 
-def require_enough_rows(rows: Iterable[Row], sources_of_task: Mapping[str, Sequence[str]]) -> None:
+def require_enough_rows(num_rows: Mapping[str, int], sources_of_task: Mapping[str, Sequence[str]]) -> None:
     """Stop when a task has fewer than `MIN_ROWS_PER_TASK` rows left.
 
     Args:
-        rows: Distinct rows.
+        num_rows: Distinct rows by task.
         sources_of_task: For every task of the run, the files it should come from.
 
     Raises:
         DataError: Names the task, its files and what to do.
     """
-    counts = Counter(row.task for row in rows)
     for task, sources in sources_of_task.items():
-        place = f" (from {', '.join(sources)})" if sources else " (named by a task card, but by no source)"
-        if counts[task] == 0:
+        count = num_rows.get(task, 0)
+        place = f" (from {', '.join(sources[:5])})" if sources else " (named by a task card, but by no source)"
+        if count == 0:
             raise DataError(f"empty task {task!r}{place}: no row is left to train on; add rows or drop the task")
-        if counts[task] < MIN_ROWS_PER_TASK:
+        if count < MIN_ROWS_PER_TASK:
             raise DataError(
-                f"task {task!r}{place} has {counts[task]} distinct rows; at least {MIN_ROWS_PER_TASK} are needed "
+                f"task {task!r}{place} has {count} distinct rows; at least {MIN_ROWS_PER_TASK} are needed "
                 "to train on some and hold others out: add rows or drop the task"
             )
 
 
-def write_quarantine(path: Path, refusals: Iterable[Refusal]) -> None:
-    """Write the refusals as Parquet: task, source, line, rule, reason. An empty list gives an empty table."""
-    names = _QUARANTINE_SCHEMA.names
-    columns = [[getattr(refusal, name) for name in names] for refusal in refusals]
-    table = pa.table([list(column) for column in zip(*columns, strict=True)] or [[]] * 5, schema=_QUARANTINE_SCHEMA)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(table, path)
+def write_quarantine(path: Path, refusals: Iterable[Refusal], *, parts: Iterable[Path] = ()) -> None:
+    """Write refusals as Parquet: task, source, line, rule, reason. First those of `parts`, files of the same columns.
+
+    Nothing refused gives an empty table.
+    """
+    with ParquetFile(path, REFUSAL_SCHEMA) as file:
+        for other in parts:
+            file.add_file(other)
+        for refusal in refusals:
+            file.add({name: getattr(refusal, name) for name in REFUSAL_SCHEMA.names})

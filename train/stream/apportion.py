@@ -29,7 +29,7 @@ one sample under a feasible plan, only in a step that no other task could fill w
 What this does not do: choose rows, or the order inside the batch; see `train.stream.mixture`.
 """
 
-from heapq import heapify, heappop, heappush
+from heapq import heappop, heappush
 
 import numpy as np
 
@@ -38,20 +38,22 @@ ONE = 1 << UNIT_BITS
 MAX_BATCH_SIZE = 1 << 14
 MAX_BLOCK_SAMPLES = 1 << 14
 _NEVER = np.int64(1) << 62
+_FEW_WAITING = 256
 
 
-def to_units(weights: np.ndarray) -> np.ndarray:
-    """Round weights to whole units that sum to exactly `ONE`.
+def to_units(weights: np.ndarray, *, one: int = ONE) -> np.ndarray:
+    """Round weights to whole units that sum to exactly `one`.
 
     Args:
-        weights: float64 [K], finite, >= 0, summing to about one.
+        weights: float64 [K], finite, >= 0, with a sum above zero.
+        one: Units that make a whole.
 
     Returns:
         int64 [K]. A positive weight is never rounded to zero; the rounding's remainder goes to the largest weight.
     """
-    units = np.rint(weights / weights.sum() * ONE).astype(np.int64)
+    units = np.rint(weights / weights.sum() * one).astype(np.int64)
     units[(weights > 0) & (units == 0)] = 1
-    units[np.argmax(units)] += ONE - units.sum()
+    units[np.argmax(units)] += one - units.sum()
     return units
 
 
@@ -80,11 +82,24 @@ def apportion_step(debts: np.ndarray, rates: np.ndarray) -> np.ndarray:
     Returns:
         int64 [K] samples per task, summing to the batch size.
     """
-    quotas = debts + rates
+    return apportion_quotas(debts + rates, rates)
+
+
+def apportion_quotas(quotas: np.ndarray, rates: np.ndarray) -> np.ndarray:
+    """Counts of one step by the rule above, from the quotas; a batch holds as many samples as the quotas sum to.
+
+    Args:
+        quotas: int64 [K] in units, summing to the batch size times `ONE`.
+        rates: int64 [K] in units per step, >= 0; only their proportions matter.
+
+    Returns:
+        int64 [K] samples per task, summing to the batch size.
+    """
     counts = np.maximum(quotas >> UNIT_BITS, 0)
-    num_spare = int(rates.sum() >> UNIT_BITS) - int(counts.sum())
+    batch_size = int(quotas.sum() >> UNIT_BITS)
+    num_spare = batch_size - int(counts.sum())
     if num_spare < 0:
-        return _largest_quotas_first(quotas, counts, int(rates.sum() >> UNIT_BITS))
+        return _largest_quotas_first(quotas, counts, batch_size)
     fractions = quotas & (ONE - 1)
     candidates = np.flatnonzero((quotas > 0) & (fractions > 0))
     deadlines = _ceil_div(ONE - fractions[candidates], rates[candidates])
@@ -96,7 +111,8 @@ def apportion_block(debts: np.ndarray, rates: np.ndarray, *, num_steps: int) -> 
     """Tasks served in the next steps under one plan: what `apportion_step`, step by step, would serve.
 
     Costs O(K + samples log samples) for the block: every sample's release and deadline are known in closed form, so one
-    sort ranks all samples of the block and a heap of ranks runs earliest deadline first.
+    sort ranks all samples of the block and a heap of ranks runs earliest deadline first. Of the samples released at
+    once, as many as the block holds are enough to rank; `_may_be_served` finds their tasks without a sort.
 
     Args:
         debts: int64 [K] in units, summing to zero.
@@ -108,6 +124,9 @@ def apportion_block(debts: np.ndarray, rates: np.ndarray, *, num_steps: int) -> 
     """
     batch_size = int(rates.sum() >> UNIT_BITS)
     num_released = np.maximum(-(-(debts + num_steps * rates) >> UNIT_BITS), 0)
+    if len(debts) > 4 * num_steps * batch_size:
+        kept = _may_be_served(debts, rates, num_released, num_served=num_steps * batch_size)
+        num_released = np.where(kept, num_released, 0)
     tasks = np.repeat(np.arange(len(debts)), num_released)
     first_job = np.cumsum(num_released) - num_released
     served_before = (np.arange(len(tasks)) - first_job[tasks]) << UNIT_BITS
@@ -126,8 +145,28 @@ def apportion_block(debts: np.ndarray, rates: np.ndarray, *, num_steps: int) -> 
     return tasks[order][served_ranks].astype(np.int32).reshape(num_steps, batch_size)[:num_kept]
 
 
+def _may_be_served(debts: np.ndarray, rates: np.ndarray, num_released: np.ndarray, *, num_served: int) -> np.ndarray:
+    """bool [K]: tasks released later, and of those released at once the first `num_served` by deadline and any ties.
+
+    The jobs of a task left out wait behind more than `num_served` others from the first step to the last. Were one of
+    them overdue, so were one of those, and no later. Deadlines are estimated in float64 and rounded up with a margin
+    far above its error, which can only let more in.
+    """
+    at_once = np.flatnonzero((debts > 0) & (num_released > 0))
+    kept = np.ones(len(debts), dtype=bool)
+    if len(at_once) > num_served + 1:
+        own = rates[at_once].astype(np.float64)
+        deadlines = np.divide(ONE - debts[at_once], own, out=np.full(len(own), np.inf), where=own > 0)
+        last = np.partition(deadlines, num_served)[num_served]
+        kept[at_once] = deadlines <= np.ceil(max(last, 1.0) * (1 + 1e-9)) * (1 + 1e-9)
+    return kept
+
+
 def _earliest_deadline_first(releases: np.ndarray, *, num_steps: int, batch_size: int) -> np.ndarray:
-    """Ranks in the order served. `releases` [jobs] is the step each rank is released in; a lower rank is due sooner."""
+    """Ranks in the order served. `releases` [jobs] is the step each rank is released in; a lower rank is due sooner.
+
+    A sorted list is a heap; while few ranks wait, keeping it sorted is cheaper than pushing and popping them.
+    """
     by_release = np.argsort(releases, kind="stable")
     ends = np.searchsorted(releases[by_release], np.arange(num_steps), side="right").tolist()
     ranks = by_release.tolist()
@@ -135,14 +174,16 @@ def _earliest_deadline_first(releases: np.ndarray, *, num_steps: int, batch_size
     served: list[int] = []
     begin = 0
     for end in ends:
-        if begin == 0:
-            heap = ranks[:end]
-            heapify(heap)
+        if len(heap) + end - begin <= _FEW_WAITING or begin == 0:
+            heap += ranks[begin:end]
+            heap.sort()
+            served += heap[:batch_size]
+            del heap[:batch_size]
         else:
             for rank in ranks[begin:end]:
                 heappush(heap, rank)
+            served += [heappop(heap) for _ in range(batch_size)]
         begin = end
-        served += [heappop(heap) for _ in range(batch_size)]
     return np.array(served, dtype=np.int64)
 
 

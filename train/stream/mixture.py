@@ -1,10 +1,13 @@
 """The mixture stream: which rows are trained at which step, in which slot of the global batch.
 
-    weights ──► apportion: tasks of each step ──► slots shuffled by (seed, step) ──► rows by (seed, task, epoch)
+    weights ──► apportion | tokens: tasks of each step ──► slots shuffled by (seed, step)
+                                                              │ each task's n-th sample
+                                    repetition: caps          ├─► walk: its level and row, by (seed, task, level, epoch)
+                                                              └─► arrange: single, chain or contrast
 
 The stream is a function of (seed, step, plans so far). Nothing in it depends on the number of workers: it yields
-the global batch, and ranks take their slots of it elsewhere. Each task walks through seeded shuffles of its rows,
-one an epoch, from where it stopped, whatever the weights did in between; so counts alone are the whole state.
+the global batch, and ranks take their slots of it elsewhere. Which row, level and arrangement a task's n-th sample has
+is a closed form of n, whatever the weights did in between; so counts alone are the whole state.
 
 Steps are worked out a block at a time under the plan in force; a new plan throws the rest of the block away, so no
 batch drawn under an older plan is ever handed out. The block's length does not change what is drawn.
@@ -12,78 +15,64 @@ batch drawn under an older plan is ever handed out. The block's length does not 
 What this does not do: read rows, tokenise, or decide weights.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from scheduler.errors import ConfigError, DataError, StateError
-from train.stream.apportion import MAX_BATCH_SIZE, MAX_BLOCK_SAMPLES, ONE, apportion_block, to_units
-from train.stream.permutation import hash_fields, permute
+from scheduler.errors import ConfigError, DataError
+from scheduler.plan import MixturePlan
+from scheduler.task import Repetition
+from train.stream.apportion import MAX_BATCH_SIZE, ONE, to_units
+from train.stream.arrange import ArrangementDeal
+from train.stream.batch import HASH_MASK, Batch, add_hashes, sequence_hash, slots_hash
+from train.stream.blocks import Block, SamplePlanner, Standing, TokenPlanner, longest_block
+from train.stream.lengths import RowLengths
+from train.stream.repetition import Limits
+from train.stream.slots import occurrences, shuffle_slots
+from train.stream.state import check_settings, read_standing, read_units
+from train.stream.tokens import TOKEN_ONE
+from train.stream.walk import LevelWalk, TaskWalk
 
-HASH_MASK = (1 << 63) - 1
-_SLOT_STREAM, _ROW_STREAM = 1, 2
+__all__ = ["HASH_MASK", "Batch", "MixtureStream", "add_hashes", "sequence_hash", "slots_hash"]
+
 _FIRST_LOOKAHEAD_STEPS = 16
-_STATE_KEYS = frozenset({"seed", "batch_size", "num_rows", "step", "num_samples", "debts", "weights"})
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """The global batch of one optimiser step, in slot order.
-
-    Attributes:
-        step: The optimiser step, from 0.
-        tasks: int32 [B], index of each slot's task.
-        rows: int64 [B], each slot's row within its task.
-    """
-
-    step: int
-    tasks: np.ndarray
-    rows: np.ndarray
-
-
-def add_hashes(first: int, second: int) -> int:
-    """Hash of the union of two disjoint sets of samples."""
-    return (first + second) & HASH_MASK
-
-
-def slots_hash(step: int, slots: np.ndarray, tasks: np.ndarray, rows: np.ndarray) -> int:
-    """Order-independent hash of (step, slot, task, row) tuples: their 64-bit hashes summed modulo 2**63.
-
-    Hashes of disjoint sets of slots add up, modulo 2**63, to the hash of their union: ranks hash what they trained, the
-    sum is compared with the stream's own.
-
-    Args:
-        step: The optimiser step all slots belong to.
-        slots: int [N] positions in the global batch.
-        tasks: int [N].
-        rows: int [N].
-    """
-    if not len(slots) == len(tasks) == len(rows):
-        raise ValueError(f"slots, tasks and rows differ in length: {len(slots)}, {len(tasks)}, {len(rows)}")
-    return int(hash_fields(step, slots, tasks, rows).sum(dtype=np.uint64)) & HASH_MASK if len(slots) else 0
-
-
-def sequence_hash(batch: Batch) -> int:
-    """`slots_hash` of a whole batch."""
-    return slots_hash(batch.step, np.arange(len(batch.tasks)), batch.tasks, batch.rows)
 
 
 class MixtureStream:
-    """Global batches whose shares follow the weights to within one sample at every step.
+    """Global batches whose shares follow the weights exactly: to within one sample at every step under one plan.
+
+    With `supervised_lengths` a weight is a share of supervised tokens instead, and what a task was served stays within
+    the longest row's tokens of its target. A step holds `batch_size` samples either way.
 
     Args:
         num_rows: Rows per task, in the order of the plan's weights; each at least one.
         batch_size: Samples per optimiser step over all workers.
         seed: Chooses every shuffle; 0 <= seed < 2**63.
+        level_sizes: Rows per task and difficulty level, easiest first, rows sorted by level; empty: one pool a task.
+        repetition: How often each task's rows may be trained and what follows; empty: without end.
+        supervised_lengths: int [rows] per task, each 1 to 2**16, in row order: weights are shares of tokens.
+            None: of samples.
+        lookahead_steps: Steps planned at first after a change of plan; what is drawn does not depend on it.
 
     Raises:
-        DataError: A task has no rows.
-        ConfigError: There is no task, or batch size or seed is out of range.
+        DataError: A task has no rows, or a row no supervised token, or too many.
+        ConfigError: There is no task, a setting is out of range, or per-task settings are not one per task.
     """
 
-    def __init__(self, *, num_rows: Sequence[int], batch_size: int, seed: int) -> None:
+    def __init__(
+        self,
+        *,
+        num_rows: Sequence[int],
+        batch_size: int,
+        seed: int,
+        level_sizes: Sequence[Sequence[int]] = (),
+        repetition: Sequence[Repetition] = (),
+        supervised_lengths: Sequence[np.ndarray] | None = None,
+        lookahead_steps: int = _FIRST_LOOKAHEAD_STEPS,
+    ) -> None:
         self._num_rows = np.array(num_rows, dtype=np.int64)
         if self._num_rows.size == 0:
             raise ConfigError("num_rows is empty: a mixture stream needs at least one task")
@@ -94,10 +83,30 @@ class MixtureStream:
             raise ConfigError(f"batch_size is {batch_size}; the mixture stream takes 1 to {MAX_BATCH_SIZE}")
         if not 0 <= seed <= HASH_MASK:
             raise ConfigError(f"seed is {seed}; the mixture stream takes 0 to 2**63 - 1")
-        self._batch_size = batch_size
-        self._seed = seed
-        self._weights: np.ndarray | None = None
-        self._restart(step=0, served=np.zeros(self.num_tasks, np.int64), debts=np.zeros(self.num_tasks, np.int64))
+        self._batch_size, self._seed, self._first_lookahead = batch_size, seed, lookahead_steps
+        self._levels = LevelWalk(level_sizes, num_rows=self._num_rows, seed=seed) if level_sizes else None
+        self._tasks = TaskWalk(self._num_rows, seed=seed)
+        self._arrangements = ArrangementDeal(self.num_tasks, seed=seed)
+        self._limits = Limits(repetition, num_rows=self._num_rows)
+        fingerprint = None
+        if supervised_lengths is None:
+            self._one, self._planner = ONE, SamplePlanner(batch_size=batch_size, limits=self._limits)
+        else:
+            lengths = RowLengths(supervised_lengths, num_rows=self._num_rows)
+            lengths_at = partial(self._lengths_at, lengths)
+            planner = TokenPlanner(
+                batch_size=batch_size, limits=self._limits, mean_lengths=lengths.means, lengths_at=lengths_at
+            )
+            self._one, self._planner, fingerprint = TOKEN_ONE, planner, lengths.fingerprint()
+        self._settings = {
+            "seed": seed,
+            "batch_size": batch_size,
+            "num_rows": self._num_rows.tolist(),
+            "level_sizes": [list(sizes) for sizes in level_sizes],
+            "repetition": self._limits.describe(),
+            "supervised_lengths": fingerprint,
+        }
+        self._begin()
 
     @property
     def num_tasks(self) -> int:
@@ -112,7 +121,7 @@ class MixtureStream:
     @property
     def num_samples(self) -> np.ndarray:
         """int64 [K]: samples served per task since step 0."""
-        return self._served + self._block_counts()
+        return self._standing().served
 
     @property
     def epochs(self) -> np.ndarray:
@@ -120,71 +129,101 @@ class MixtureStream:
         return self.num_samples / self._num_rows
 
     @property
+    def level_samples(self) -> np.ndarray:
+        """int64 [K, L]: samples served per task and difficulty level; [K, 1] without levels."""
+        served = self.num_samples
+        return served[:, None] if self._levels is None else self._levels.level_samples(served)
+
+    @property
     def debts(self) -> np.ndarray:
-        """float64 [K]: cumulative target minus samples served, in samples; exact."""
-        return self._debt_units() / ONE
+        """float64 [K]: cumulative target minus what was served, in samples (tokens if weights are shares of those)."""
+        return self._standing().debts / self._one
 
     @property
     def weights(self) -> np.ndarray | None:
-        """float64 [K]: the weights in force, rounded to multiples of 2**-44; None before the first `set_weights`."""
-        return None if self._weights is None else self._weights / ONE
+        """float64 [K]: the plan's weights, rounded to whole units; None before the first plan."""
+        return None if self._weights is None else self._weights / self._one
+
+    @property
+    def used_up(self) -> np.ndarray:
+        """bool [K]: tasks that left the mixture because their rows were used up."""
+        return self._standing().left
+
+    @property
+    def ended(self) -> bool:
+        """Whether the next step cannot be filled: a task under `stop` is used up, or all tasks with a weight are."""
+        if self._weights is None or self._limits.is_open or self._position < self._num_planned:
+            return False
+        self._plan_block()
+        return self._num_planned == 0
+
+    def follow(self, plan: MixturePlan) -> None:
+        """Follow a plan from the very next batch on: weights, arrangement, difficulty windows and replay ratio.
+
+        What each task is owed or ahead by is carried over. Arrangements and levels are dealt afresh from here if their
+        shares or windows changed.
+
+        Raises:
+            ConfigError: The weights, shares or windows are not such, or there are windows but no difficulty levels.
+        """
+        if plan.windows and self._levels is None:
+            raise ConfigError("the plan has difficulty windows, but the stream was built without level_sizes")
+        units = self._to_units(plan.weights)
+        standing = self._standing()
+        changed = self._arrangements.follow(plan.arrangement, num_samples=standing.served)
+        if self._levels is not None:
+            changed |= self._levels.open(plan.windows, plan.replay_ratio, num_samples=standing.served)
+        self._take(units, changed=changed)
 
     def set_weights(self, weights: np.ndarray | Sequence[float]) -> None:
-        """Follow new weights from the very next batch on; what each task is owed or ahead by is carried over.
+        """Follow new weights from the very next batch on; all else stays, remainders are carried over.
 
         Args:
-            weights: float [K], finite, >= 0, summing to one. A task of weight 0 is served at most the one sample it may
-                still be owed (see `train.stream.apportion`).
+            weights: float [K], finite, >= 0, summing to one. A task of weight 0 is served at most what it may still be
+                owed (see `train.stream.apportion`).
 
         Raises:
             ConfigError: The weights are not such numbers.
         """
-        values = np.asarray(weights, dtype=np.float64)
-        if values.shape != (self.num_tasks,):
-            raise ConfigError(f"weights have shape {values.shape}; the stream has {self.num_tasks} tasks")
-        if not np.isfinite(values).all() or (values < 0).any():
-            task = int(np.argmin(np.where(np.isfinite(values), values, -np.inf)))
-            raise ConfigError(f"the weight of task {task} is {values[task]}; give a finite number >= 0")
-        if abs(values.sum() - 1.0) > 1e-6:
-            raise ConfigError(f"weights sum to {float(values.sum())!r}; normalise them to sum to one")
-        units = to_units(values)
-        if self._weights is None or not np.array_equal(units, self._weights):
-            self._fold()
-            self._weights = units
+        self._take(self._to_units(weights), changed=False)
 
     def next_batch(self) -> Batch:
         """Draw the batch of the current step and move to the next.
 
         Raises:
-            ConfigError: No weights were set.
+            ConfigError: No plan was given.
+            DataError: The stream has ended: see `ended`.
         """
-        if self._position == len(self._schedule):
-            self._plan_block()
-        if self._drawn is None:
-            tasks = _shuffle_slots(self._schedule, first_step=self._block_step, seed=self._seed)
-            rows = _assign_rows(tasks, served=self._served, num_rows=self._num_rows, seed=self._seed)
-            self._drawn = tasks, rows
-        tasks, rows = self._drawn
-        batch = Batch(self.step, tasks[self._position], rows[self._position])
+        if self._position == self._num_planned:
+            self._advance_block()
+        if self._slots is None:
+            self._slots = self._draw_slots()
+        tasks, rows, arrangements = next(self._slots)
+        batch = Batch(self._block_step + self._position, tasks, rows, arrangements)
         self._position += 1
         return batch
 
     def skip(self, num_steps: int) -> None:
-        """Move `num_steps` on under the weights in force without drawing rows."""
+        """Move `num_steps` on under the plan in force without drawing rows.
+
+        Raises:
+            ConfigError: No plan was given.
+            DataError: The stream ends before.
+        """
         while num_steps > 0:
-            if self._position == len(self._schedule):
-                self._plan_block()
-            stride = min(num_steps, len(self._schedule) - self._position)
+            if self._position == self._num_planned:
+                self._advance_block()
+            stride = min(num_steps, self._num_planned - self._position)
             self._position += stride
+            self._slots = None
             num_steps -= stride
 
-    def replay(self, plans: Sequence[tuple[int, np.ndarray]], *, step: int) -> None:
+    def replay(self, plans: Sequence[tuple[int, MixturePlan | np.ndarray | Sequence[float]]], *, step: int) -> None:
         """Move to where a stream stands that followed `plans` from step 0 up to `step`.
 
         Args:
-            plans: (first step in force, weights [K]), by rising step, the first at step 0. Those that start after
-            `step`
-                are ignored.
+            plans: (first step in force, plan or weights [K]), by rising step, the first at step 0. Those that start
+                after `step` are ignored.
             step: The step to stand at, that is, the next one to be drawn.
 
         Raises:
@@ -193,115 +232,119 @@ class MixtureStream:
         starts = [start for start, _ in plans]
         if not starts or starts[0] != 0 or starts != sorted(starts):
             raise ConfigError(f"plans start at steps {starts}; give them in order, the first from step 0")
-        self._restart(step=0, served=np.zeros(self.num_tasks, np.int64), debts=np.zeros(self.num_tasks, np.int64))
-        for start, weights in plans:
+        self._begin()
+        for start, plan in plans:
             if start > step:
                 break
             self.skip(start - self.step)
-            self.set_weights(weights)
+            if isinstance(plan, MixturePlan):
+                self.follow(plan)
+            else:
+                self.set_weights(plan)
         self.skip(step - self.step)
 
     def state_dict(self) -> dict[str, Any]:
-        """The whole state as plain numbers, exact in JSON."""
+        """The whole state as plain whole numbers, exact in JSON; per-task lists only, whatever was drawn."""
+        standing = self._standing()
         return {
-            "seed": self._seed,
-            "batch_size": self._batch_size,
-            "num_rows": self._num_rows.tolist(),
+            **self._settings,
             "step": self.step,
-            "num_samples": self.num_samples.tolist(),
-            "debts": self.debts.tolist(),
-            "weights": None if self.weights is None else self.weights.tolist(),
+            "num_samples": standing.served.tolist(),
+            "debts": standing.debts.tolist(),
+            "weights": None if self._weights is None else self._weights.tolist(),
+            "left": np.flatnonzero(standing.left).tolist(),
+            "levels": None if self._levels is None else self._levels.state_dict(),
+            "arrangement": self._arrangements.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue where `state` was taken.
+        """Continue where `state` was taken; a state that is refused changes nothing.
 
         Raises:
-            StateError: Keys are unknown or missing, the state is of another stream (seed, batch size or rows
-            differ), or its
-                numbers contradict each other.
+            StateError: Keys are unknown or missing, the state is of another stream (seed, batch size, rows, levels,
+                repetition or lengths differ), or its numbers contradict each other.
         """
-        if state.keys() != _STATE_KEYS:
-            missing, unknown = sorted(_STATE_KEYS - state.keys()), sorted(state.keys() - _STATE_KEYS)
-            raise StateError(f"stream state: missing keys {missing}, unknown keys {unknown}")
-        if len(state["num_rows"]) != self.num_tasks:
-            raise StateError(f"stream state has {len(state['num_rows'])} tasks, this stream {self.num_tasks}")
-        own = self.state_dict()
-        for key in ("seed", "batch_size", "num_rows"):
-            if state[key] != own[key]:
-                raise StateError(
-                    f"stream state: {key} is {state[key]}, this stream has {own[key]}; "
-                    "resume with the data and settings it was saved with"
-                )
-        step, served = state["step"], np.array(state["num_samples"], dtype=np.int64)
-        debts = self._read_units(state, "debts", total=0)
-        if served.shape != (self.num_tasks,) or (served < 0).any() or served.sum() != step * self._batch_size:
-            raise StateError(f"stream state: num_samples do not add up to {step} steps of {self._batch_size} samples")
-        self._weights = None if state["weights"] is None else self._read_units(state, "weights", total=ONE)
-        self._restart(step=step, served=served, debts=debts)
+        check_settings(state, self._settings)
+        standing = read_standing(state, num_tasks=self.num_tasks, batch_size=self._batch_size)
+        weights = state["weights"]
+        if weights is not None:
+            weights = read_units(state, "weights", num_tasks=self.num_tasks, total=self._one)
+        arrangements, levels = copy(self._arrangements), copy(self._levels)
+        arrangements.load_state_dict(state["arrangement"], num_samples=standing.served)
+        if levels is not None:
+            levels.load_state_dict(state["levels"], num_samples=standing.served)
+        self._weights, self._arrangements, self._levels = weights, arrangements, levels
+        self._restart(state["step"], standing)
 
-    def _read_units(self, state: Mapping[str, Any], key: str, *, total: int) -> np.ndarray:
-        scaled = np.array(state[key], dtype=np.float64) * ONE
-        if scaled.shape != (self.num_tasks,) or not np.isfinite(scaled).all() or (scaled != np.rint(scaled)).any():
-            raise StateError(f"stream state: {key} are not {self.num_tasks} multiples of 2**-44")
-        units = scaled.astype(np.int64)
-        if units.sum() != total:
-            raise StateError(f"stream state: {key} sum to {units.sum() / ONE}, expected {total / ONE}")
-        return units
+    def _lengths_at(self, lengths: RowLengths, tasks: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+        return lengths.at(tasks, self._walk.rows(tasks, numbers))
 
-    def _restart(self, *, step: int, served: np.ndarray, debts: np.ndarray) -> None:
+    @property
+    def _walk(self) -> TaskWalk | LevelWalk:
+        return self._tasks if self._levels is None else self._levels
+
+    def _to_units(self, weights: np.ndarray | Sequence[float]) -> np.ndarray:
+        values = np.asarray(weights, dtype=np.float64)
+        if values.shape != (self.num_tasks,):
+            raise ConfigError(f"weights have shape {values.shape}; the stream has {self.num_tasks} tasks")
+        if not np.isfinite(values).all() or (values < 0).any():
+            task = int(np.argmin(np.where(np.isfinite(values), values, -np.inf)))
+            raise ConfigError(f"the weight of task {task} is {values[task]}; give a finite number >= 0")
+        if abs(values.sum() - 1.0) > 1e-6:
+            raise ConfigError(f"weights sum to {float(values.sum())!r}; normalise them to sum to one")
+        return to_units(values, one=self._one)
+
+    def _take(self, units: np.ndarray, *, changed: bool) -> None:
+        if changed or self._weights is None or not np.array_equal(units, self._weights):
+            self._restart(self.step, self._standing())
+            self._weights = units
+
+    def _begin(self) -> None:
+        """Stand at step 0 without a plan."""
+        self._weights: np.ndarray | None = None
+        self._arrangements.restart()
+        if self._levels is not None:
+            self._levels.restart()
+        nothing = np.zeros(self.num_tasks, dtype=np.int64)
+        self._restart(0, Standing(nothing, nothing, np.zeros(self.num_tasks, dtype=bool)))
+
+    def _restart(self, step: int, standing: Standing) -> None:
         """Stand at `step` with nothing planned ahead."""
-        self._block_step, self._served, self._block_debts = step, served, debts
-        self._schedule = np.empty((0, self._batch_size), dtype=np.int32)
-        self._drawn: tuple[np.ndarray, np.ndarray] | None = None
-        self._position = 0
-        self._lookahead_steps = _FIRST_LOOKAHEAD_STEPS
+        empty = np.empty((0, self._batch_size), dtype=np.int32)
+        self._block = Block(standing, standing.served, empty)
+        self._block_step, self._position = step, 0
+        self._num_planned = 0
+        self._slots: Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]] | None = None
+        self._lookahead_steps = self._first_lookahead
 
-    def _block_counts(self) -> np.ndarray:
-        """int64 [K]: samples served in the current block so far."""
-        return np.bincount(self._schedule[: self._position].ravel(), minlength=self.num_tasks)
+    def _standing(self) -> Standing:
+        return self._block.standing(self._position)
 
-    def _debt_units(self) -> np.ndarray:
-        if self._weights is None or self._position == 0:
-            return self._block_debts
-        target = self._position * self._batch_size * self._weights
-        return self._block_debts + target - self._block_counts() * ONE
-
-    def _fold(self) -> None:
-        """Make the current step the start of an empty block; whatever was planned beyond it is dropped."""
-        self._restart(step=self.step, served=self.num_samples, debts=self._debt_units())
+    def _advance_block(self) -> None:
+        self._plan_block()
+        if self._num_planned == 0:
+            used = np.flatnonzero(self.num_samples >= self._limits.caps).tolist()
+            raise DataError(
+                f"the stream ended at step {self.step}: the rows of tasks {used[:10]} are used up as often as their "
+                "repetition.max_epochs allows, and the step cannot be filled; raise it, or train for fewer steps"
+            )
 
     def _plan_block(self) -> None:
         """Plan a few steps after a change of plan, then twice as many each time, until remainders are in the way."""
         if self._weights is None:
             raise ConfigError("the mixture stream has no weights yet; call set_weights before the first batch")
-        longest = max(1, MAX_BLOCK_SAMPLES // self._batch_size)
-        lookahead_steps = min(self._lookahead_steps, longest)
-        self._fold()
-        self._schedule = apportion_block(self._block_debts, self._weights * self._batch_size, num_steps=lookahead_steps)
-        if len(self._schedule) == lookahead_steps:
+        lookahead_steps = min(self._lookahead_steps, longest_block(self._batch_size))
+        self._restart(self.step, self._standing())
+        self._block = self._planner.plan(self._block.start, self._weights, num_steps=lookahead_steps)
+        self._num_planned = len(self._block.tasks)
+        if self._num_planned == lookahead_steps:
             self._lookahead_steps = 2 * lookahead_steps
 
-
-def _shuffle_slots(schedule: np.ndarray, *, first_step: int, seed: int) -> np.ndarray:
-    """Put each step's tasks [S, B] into a slot order that depends on (seed, step) alone."""
-    num_steps, batch_size = schedule.shape
-    slot_bits = (1 << (batch_size - 1).bit_length()) - 1
-    steps, slots = np.arange(first_step, first_step + num_steps)[:, None], np.arange(batch_size, dtype=np.uint64)
-    keys = hash_fields(seed, _SLOT_STREAM, steps, slots) & np.uint64(~slot_bits & (1 << 64) - 1) | slots
-    order = (np.sort(keys, axis=1) & np.uint64(slot_bits)).astype(np.int64)
-    return np.take_along_axis(np.sort(schedule, axis=1), order, axis=1)
-
-
-def _assign_rows(tasks: np.ndarray, *, served: np.ndarray, num_rows: np.ndarray, seed: int) -> np.ndarray:
-    """Rows int64 [S, B]: each task continues its walk through its shuffles after `served` [K] samples."""
-    flat = tasks.ravel().astype(np.int64)
-    place_bits = max(1, (flat.size - 1).bit_length())
-    by_task = np.sort(flat << place_bits | np.arange(flat.size)) & (1 << place_bits) - 1
-    counts = np.bincount(flat, minlength=len(served))
-    starts = np.cumsum(counts) - counts
-    occurrence = np.empty_like(flat)
-    occurrence[by_task] = np.arange(flat.size) - starts[flat[by_task]]
-    epochs, positions = np.divmod(served[flat] + occurrence, num_rows[flat])
-    keys = hash_fields(seed, _ROW_STREAM, flat, epochs)
-    return permute(positions, num_rows[flat], keys).reshape(tasks.shape)
+    def _draw_slots(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """(tasks, rows, arrangements) of the planned steps that are left, each [B] in slot order."""
+        tasks = shuffle_slots(self._block.tasks, first_step=self._block_step, seed=self._seed)
+        flat = tasks.ravel().astype(np.int64)
+        numbers = self._block.start.served[flat] + occurrences(flat, num_tasks=self.num_tasks)
+        rows = self._walk.rows(flat, numbers).reshape(tasks.shape)
+        arrangements = self._arrangements.codes(flat, numbers).reshape(tasks.shape)
+        return zip(tasks[self._position :], rows[self._position :], arrangements[self._position :], strict=True)

@@ -22,6 +22,9 @@ _MULTIPLIER_B = np.uint64(0x94D049BB133111EB)
 _SHIFT_A, _SHIFT_B, _SHIFT_C = np.uint64(30), np.uint64(27), np.uint64(31)
 _NUM_ROUNDS = 8
 _MIN_BITS = 6
+_FEW = 16
+_MASK64 = (1 << 64) - 1
+_GAMMA_INT, _MULTIPLIER_A_INT, _MULTIPLIER_B_INT = int(_GAMMA), int(_MULTIPLIER_A), int(_MULTIPLIER_B)
 
 
 def mix64(values: np.ndarray) -> np.ndarray:
@@ -62,9 +65,11 @@ def permute(positions: np.ndarray, num_rows: np.ndarray, keys: np.ndarray) -> np
     sizes = num_rows.astype(np.uint64)
     rows[sizes == 1] = 0
     outside = np.flatnonzero(rows >= sizes)
-    while outside.size:
+    while outside.size > _FEW:
         rows[outside] = _feistel(rows[outside], num_bits[outside], keys[outside])
         outside = outside[rows[outside] >= sizes[outside]]
+    for place in outside.tolist():
+        rows[place] = _walk(int(rows[place]), int(num_bits[place]), int(keys[place]), size=int(sizes[place]))
     return rows.astype(np.int64)
 
 
@@ -80,3 +85,24 @@ def _feistel(values: np.ndarray, num_bits: np.ndarray, keys: np.ndarray) -> np.n
         left, right = right, left ^ (mix64(round_keys ^ right) & left_mask)
         left_mask, right_mask = right_mask, left_mask
     return (left << right_bits) | right
+
+
+def _walk(value: int, num_bits: int, key: int, *, size: int) -> int:
+    """`_feistel` in plain integers, repeated until the value is below `size`; for a few values the cheaper way."""
+    right_bits = num_bits >> 1
+    while value >= size:
+        left_mask, right_mask = (1 << (num_bits - right_bits)) - 1, (1 << right_bits) - 1
+        left, right, round_key = value >> right_bits, value & right_mask, key
+        for _ in range(_NUM_ROUNDS):
+            round_key = round_key + _GAMMA_INT & _MASK64
+            left, right = right, left ^ (_mix64(round_key ^ right) & left_mask)
+            left_mask, right_mask = right_mask, left_mask
+        value = left << right_bits | right
+    return value
+
+
+def _mix64(value: int) -> int:
+    """`mix64` of one plain integer."""
+    value = (value ^ value >> 30) * _MULTIPLIER_A_INT & _MASK64
+    value = (value ^ value >> 27) * _MULTIPLIER_B_INT & _MASK64
+    return value ^ value >> 31

@@ -14,11 +14,12 @@ from cluster.config import RunConfig
 from cluster.prepare import first_cards
 from cluster.settings import load_config
 from cluster.setup import TasksFile, gather_inputs, task_cards
+from scheduler.errors import DataError
 from scheduler.output_spec import ChoicesRule, DecimalsRule, LengthRule
 from scheduler.task import ExactChecker, NumericChecker, OverlapChecker, TaskCard
 from train.data.rules import check_output
 from train.data.sources import read_source
-from train.data.verify import verify
+from train.data.verify import verify_row
 
 ANSWERS = {
     "verdict": ["allowed", "refused", " allowed"] * 20,
@@ -71,12 +72,39 @@ def test_the_json_names_the_folder_the_quarantine_and_the_refusals_by_rule(tmp_p
     assert found["was_complete"] is False
 
 
+def test_the_folder_does_not_depend_on_the_number_of_processes(tmp_path: Path) -> None:
+    config = write_run(tmp_path, {"definition": ANSWERS["definition"], "memo": ANSWERS["memo"]})
+    found = []
+    for number, workers in enumerate(("1", "2")):
+        arguments = ["prepare", str(config), f"output.dir={tmp_path / str(number)}", "--workers", workers, "--json"]
+        found.append(json.loads(CliRunner().invoke(main, arguments).stdout))
+    assert found[0]["summary"] == found[1]["summary"]
+    stores = [Path(item["path"]) / "store" for item in found]
+    assert {path.name: path.read_bytes() for path in stores[0].iterdir()} == {
+        path.name: path.read_bytes() for path in stores[1].iterdir()
+    }
+
+
+def test_prompts_alone_are_prepared_but_not_run(tmp_path: Path) -> None:
+    (tmp_path / "asked.jsonl").write_text("".join(f'{{"prompt": "why {n}?"}}\n' for n in range(9)), encoding="utf-8")
+    data = {"sources": [{"path": "asked.jsonl", "split": "test"}]}
+    config = {"model": {"type": "tiny", "vocab_size": 300}, "data": data, "output": {"dir": "runs"}}
+    (tmp_path / "run.yaml").write_text(json.dumps(config), encoding="utf-8")
+    done = CliRunner().invoke(main, ["prepare", str(tmp_path / "run.yaml")])
+    assert done.exit_code == 0, done.output
+    assert "no task has rows to train on" in done.stdout
+    assert "for evaluation only: asked 9" in done.stdout
+    with pytest.raises(DataError, match="all 9 rows are prompts without an answer"):
+        gather_inputs(load_config(RunConfig, files=[tmp_path / "run.yaml"]))
+
+
 def test_refused_data_ends_with_exit_code_2_and_the_reason(tmp_path: Path) -> None:
     config = write_run(tmp_path, {"definition": ANSWERS["definition"]})
-    (tmp_path / "definition.jsonl").write_text("not json\n" * 9, encoding="utf-8")
+    good = '{"instruction": "why?", "output": "so"}\n'
+    (tmp_path / "definition.jsonl").write_text(good + "not json\n" * 9, encoding="utf-8")
     done = CliRunner().invoke(main, ["prepare", str(config)])
     assert done.exit_code == 2
-    assert "9 of 9 rows are refused (malformed_json 9)" in done.stderr
+    assert "9 of 10 rows are refused (malformed_json 9)" in done.stderr
 
 
 def test_every_kind_of_answer_gets_its_rule_and_its_checker(tmp_path: Path) -> None:
@@ -130,7 +158,7 @@ def test_init_writes_a_file_that_the_run_loads_and_whose_rules_every_row_passes(
     cards = task_cards(loaded)
     assert cards.keys() == ANSWERS.keys()
     rows = [row for source in loaded.data.sources for row in read_source(source).rows]
-    assert {refusal.rule for refusal in verify(rows, cards)[1]} <= {"duplicate"}
+    assert {verify_row(row, cards[row.task], loaded.data) for row in rows} == {()}
 
 
 def test_init_overwrites_nothing(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from click.testing import CliRunner
 
 from cluster.cli import main
 from cluster.run_directory import RunDirectory
+from cluster.setup import TrainedTokenizer
 from cluster.trace import TracedRun, trace_output, trace_sample
 from scheduler.errors import DataError
 from scheduler.keeper import HeatKeeper
@@ -18,7 +19,6 @@ from train.config import DataConfig
 from train.data.prepare import Prepared, prepare
 from train.data.store import TokenStore
 from train.stream.mixture import Batch, MixtureStream, sequence_hash
-from train.tokenizer import train_byte_tokenizer
 
 INTERVAL, TOTAL, BATCH, CRASH, CHECKPOINT = 10, 60, 8, 40, 20
 Trained = list[tuple[int, int, int]]
@@ -34,7 +34,7 @@ def prepare_rows(folder: Path, *, seed: int = 3) -> Prepared:
     return prepare(
         config,
         specs={},
-        make_tokenizer=lambda texts: train_byte_tokenizer(texts, vocab_size=320),
+        tokenizer_source=TrainedTokenizer(vocab_size=320),
         chat_template="auto",
         out_dir=folder / "runs" / ".prepared",
         seed=seed,

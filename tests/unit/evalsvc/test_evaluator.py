@@ -1,5 +1,8 @@
 import dataclasses
+import json
+from collections.abc import Iterator
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,11 +13,12 @@ from evalsvc.evaluator import Evaluator, FinalScore, Probe, read_probes
 from scheduler.errors import ConfigError, DataError
 from scheduler.output_spec import LengthRule, PatternRule
 from scheduler.task import ExactChecker, NumericChecker, OverlapChecker, RulesChecker, TaskSpec
-from train.data.row import Row
-from train.data.store import EncodedRow, TokenStore, write_split
-from train.tokenizer import Encoded
+from train.config import DataConfig
+from train.data.prepare import prepare
+from train.data.store import EncodedRow, TokenStore
 
 STOP, PAD = 1, 0
+ROLES = ("user", "assistant")
 CONFIG = EvaluationConfig(sampled_probes=4, samples_per_probe=3, max_new_tokens=12)
 TASKS = (
     TaskSpec(name="sum", checker=ExactChecker(), output_rules=(PatternRule(regex=r"\d+"),)),
@@ -37,7 +41,8 @@ def probes(tokenizer):
 
 def make_probe(tokenizer, prompt: str, answer: str) -> Probe:
     prompt_ids, answer_ids = tokenizer.encode(prompt), tokenizer.encode(answer)
-    return Probe(EncodedRow(np.array([*prompt_ids, *answer_ids, STOP], dtype=np.int32), len(prompt_ids)), answer)
+    ids = np.array([*prompt_ids, *answer_ids, STOP], dtype=np.int32)
+    return Probe(EncodedRow(ids, np.array([[len(prompt_ids), len(ids)]], dtype=np.int32)), answer, prompt)
 
 
 def make_evaluator(tokenizer, probes, *, tasks=TASKS, config=CONFIG, seed=5) -> Evaluator:
@@ -172,23 +177,41 @@ def test_answers_longer_than_the_generation_limit_are_noted(tokenizer, probes):
     assert "'double': the right answers of 3 of 5 probes are longer than evaluation.max_new_tokens = 8" in notes[0]
 
 
-def test_probes_are_read_from_the_store_task_by_task(tmp_path, probes):
-    for split in ("probe", "test", "train"):
-        rows = {
-            name: [(make_row(name, probe.reference), Encoded(*probe.row)) for probe in own if split == "test"]
-            for name, own in zip("abcd", probes, strict=True)
-        }
-        write_split(tmp_path / f"{split}.arrow", rows)
-    store = TokenStore.open(tmp_path)
-    read = read_probes(store, num_tasks=4, split="test")
-    assert [[probe.reference for probe in own] for own in read] == [[answer for _, answer in own] for own in PAIRS]
-    assert read[1][3].row.input_ids.tolist() == probes[1][3].row.input_ids.tolist()
-    assert read[1][3].row.answer_start == probes[1][3].row.answer_start
-    assert read_probes(store, num_tasks=4, split="probe") == [()] * 4
+@dataclasses.dataclass(frozen=True)
+class Given:
+    """A tokenizer that is there already."""
+
+    tokenizer: Any
+    key: str = "characters"
+
+    def make(self, _texts: Iterator[str]) -> Any:
+        return self.tokenizer
 
 
-def make_row(task: str, answer: str) -> Row:
-    lineage = dict.fromkeys(("language", "licence", "reviewer", "review_status", "difficulty_factors", "parent_id"))
-    return Row(
-        id="1", task=task, messages=(("user", "?"),), answer=answer, source="s", line=1, content_hash="h", **lineage
+def test_held_out_rows_are_read_from_the_store_task_by_task_with_their_last_answer_alone(tmp_path, tokenizer):
+    for task in ("sum", "double"):
+        turns = [[(f"{task} {n}", f"say {n}"), (f"again {n}", f"is {2 * n}")] for n in range(20)]
+        rows = [
+            {
+                "messages": [
+                    {"role": role, "content": text} for pair in own for role, text in zip(ROLES, pair, strict=True)
+                ]
+            }
+            for own in turns
+        ]
+        (tmp_path / f"{task}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    sources = [str(tmp_path / "sum.jsonl"), str(tmp_path / "double.jsonl")]
+    config = DataConfig.model_validate({"sources": sources, "loss_on": "every_answer", "test_per_task": 3})
+    prepared = prepare(
+        config, specs={}, tokenizer_source=Given(tokenizer), chat_template="none", out_dir=tmp_path, seed=0
     )
+    store = TokenStore.open(prepared.store_path)
+    for split in ("probe", "test"):
+        read = read_probes(store, num_tasks=2, split=split)
+        assert [[probe.reference for probe in own] for own in read] == [
+            [example.answer for example in store.examples(task, split)] for task in range(2)
+        ]
+        for probe in (probe for own in read for probe in own):
+            answer = tokenizer.decode(probe.row.input_ids[probe.row.answer_start : -1])
+            assert answer == probe.reference == f"is {2 * int(probe.prompt.removeprefix('again '))}"
+            assert probe.row.spans.tolist() == [[probe.row.answer_start, len(probe.row.input_ids)]]

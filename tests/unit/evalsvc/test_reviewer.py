@@ -1,7 +1,7 @@
 import pytest
 
 from evalsvc.reviewer import Review, review
-from scheduler.output_spec import ForbiddenRule, LengthRule
+from scheduler.output_spec import ConsistencyRule, ForbiddenRule, LengthRule
 
 RULES = (LengthRule(max_chars=5), ForbiddenRule(phrases=("secret",)))
 
@@ -25,3 +25,21 @@ def test_reviewing_nothing_or_uneven_lists_is_an_error():
         review(RULES, [], truncated=[])
     with pytest.raises(ValueError, match="shorter"):
         review(RULES, ["a", "b"], truncated=[False])
+
+
+def test_a_rule_that_flags_rejects_nothing():
+    flagging = (LengthRule(max_chars=5, on_break="flag"), *RULES[1:])
+    assert review(flagging, ["too long", "secret"], truncated=[False] * 2) == Review(2, 1, 1.0)
+
+
+def test_a_rule_may_read_the_prompt_that_each_output_replies_to():
+    rule = ConsistencyRule.model_validate(
+        {
+            "values": {"asked": {"regex": r"of (\d+)", "place": "prompt"}, "half": r"(\d+)"},
+            "checks": ["half == asked / 2"],
+        }
+    )
+    prompts = ["half of 10?", "half of 8?"]
+    assert review([rule], ["5", "5"], truncated=[False] * 2, prompts=prompts) == Review(2, 1, 1.0)
+    with pytest.raises(ValueError, match="shorter"):
+        review([rule], ["5", "5"], truncated=[False] * 2, prompts=prompts[:1])

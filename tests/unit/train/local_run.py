@@ -75,13 +75,11 @@ class LocalRun:
     def _job(self, disturbances: Disturbances) -> WorkerJob:
         config, prepared = self.config, self.inputs.prepared
         return WorkerJob(
-            seed=config.seed,
+            setup=self.inputs.engine,
             model=config.model,
             train=config.train,
             stages=(config.stages[0].training(config.train), config.stages[-1].training(config.train)),
             initial_plan=HeatEngine(self.inputs.engine).plan,
-            interval_steps=self.inputs.engine.interval_steps,
-            mode=config.mixture.mode,
             store=prepared.store_path,
             tokenizer=prepared.tokenizer_path,
             export_to=self.folder / "result",

@@ -38,5 +38,5 @@ def random_rows(num_rows: int = 6, *, seed: int = 0) -> list[EncodedRow]:
     for _ in range(num_rows):
         length = int(rng.integers(2, 15))
         tokens = rng.integers(1, VOCAB_SIZE, size=length).astype(np.int32)
-        rows.append(EncodedRow(tokens, int(rng.integers(1, length))))
+        rows.append(EncodedRow(tokens, np.array([[rng.integers(1, length), length]], dtype=np.int32)))
     return rows

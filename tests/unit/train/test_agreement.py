@@ -1,5 +1,7 @@
 """Ranks receive rank 0's plan bit for bit, and notice when they do not stand at the same place."""
 
+import dataclasses
+import json
 from pathlib import Path
 
 import torch.distributed as dist
@@ -11,6 +13,9 @@ from train.agreement import assert_agreement, broadcast_plan
 WEIGHTS = (0.1, 1 / 3, 5e-324, 1.0 - 0.1 - 1 / 3)
 PLAN = MixturePlan(
     version=7, source_step=-1, effective_from_step=2**31 + 1, stage=2, stage_start_step=2**31, weights=WEIGHTS
+)
+WINDOWED = dataclasses.replace(
+    PLAN, arrangement=(0.7, 0.2, 0.1), windows=((0, 0), (0, 2), (1, 2), (2, 2)), replay_ratio=0.1
 )
 OTHER = MixturePlan(
     version=0, source_step=3, effective_from_step=0, stage=1, stage_start_step=0, weights=(0.25, 0.25, 0.25, 0.25)
@@ -59,3 +64,21 @@ def test_a_rank_that_differs_in_any_value_is_noticed_by_all(tmp_path: Path) -> N
 def test_alone_a_process_agrees_with_itself_and_keeps_its_plan() -> None:
     assert_agreement(1, 2, 3)
     assert broadcast_plan(PLAN, stop=True, num_tasks=4) == (PLAN, True)
+    assert broadcast_plan(WINDOWED, stop=False, num_tasks=4) == (WINDOWED, False)
+
+
+def test_a_plan_survives_json_with_every_field() -> None:
+    for plan in (PLAN, WINDOWED):
+        assert MixturePlan.from_fields(json.loads(json.dumps(plan.to_fields()))) == plan
+        assert plan.to_fields() == json.loads(json.dumps(plan.to_fields()))
+
+
+def test_any_difference_of_content_changes_the_digest() -> None:
+    others = [
+        dataclasses.replace(WINDOWED, arrangement=(0.2, 0.7, 0.1)),
+        dataclasses.replace(WINDOWED, windows=((0, 0), (0, 2), (1, 2), (1, 2))),
+        dataclasses.replace(WINDOWED, replay_ratio=0.2),
+        dataclasses.replace(WINDOWED, version=8),
+        PLAN,
+    ]
+    assert len({plan.digest() for plan in [WINDOWED, *others]}) == len(others) + 1

@@ -25,7 +25,13 @@ def manifest() -> Manifest:
     )
     engine = {"heat": {"a": 0.1 + 0.2, "b": 5e-324}, "best": [None, 1e308], "open": True, "name": "é\n"}
     return Manifest(
-        step=5, plan=plan, stream=stream.state_dict(), engine=engine, num_tokens=(2**60 + 1, 0), sequence_hash=2**63 - 1
+        step=5,
+        plan=plan,
+        stream=stream.state_dict(),
+        engine=engine,
+        num_tokens=(2**60 + 1, 0),
+        sequence_hash=2**63 - 1,
+        num_arranged=(2**60, 0, 1),
     )
 
 
@@ -80,7 +86,7 @@ def test_a_folder_without_a_manifest_is_an_incomplete_checkpoint(tmp_path: Path)
         read_checkpoint(tmp_path)
 
 
-@pytest.mark.parametrize("written", [0, 2, "1", None])
+@pytest.mark.parametrize("written", [0, 1, "2", None])
 def test_another_format_is_refused(written: object, tmp_path: Path) -> None:
     model = llama()
     write_checkpoint(tmp_path, manifest(), weights=snapshot(model), optimizer=adamw(model))
@@ -106,7 +112,7 @@ def test_a_truncated_or_missing_tensor_file_is_a_state_error(name: str, kept_byt
         read_checkpoint(tmp_path)
 
 
-@pytest.mark.parametrize("damage", ['{"format": 1, "step": 5}', '{"format": 1, "st', "[]"])
+@pytest.mark.parametrize("damage", ['{"format": 2, "step": 5}', '{"format": 2, "st', "[]"])
 def test_a_damaged_manifest_is_a_state_error(damage: str, tmp_path: Path) -> None:
     model = llama()
     write_checkpoint(tmp_path, manifest(), weights=snapshot(model), optimizer=adamw(model))

@@ -4,7 +4,6 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from peft import LoraConfig as PeftLoraConfig
@@ -12,7 +11,8 @@ from peft import get_peft_model
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from scheduler.errors import ConfigError
-from tests.unit.train.made import llama, random_rows
+from tests.unit.train.made import llama
+from tests.unit.train.samples import random_samples
 from train.batch import TokenBatch, collate
 from train.config import LoraConfig, PretrainedModel, TinyModel
 from train.data.store import EncodedRow
@@ -26,6 +26,7 @@ from train.model import (
     trainable_parameters,
     training_dtype,
 )
+from train.packing import accepts_packed
 from train.tokenizer import train_byte_tokenizer
 
 CPU = torch.device("cpu")
@@ -37,6 +38,13 @@ class FullLogitsLlama(LlamaForCausalLM):
 
     def forward(self, input_ids: Any = None, attention_mask: Any = None, use_cache: Any = None) -> Any:  # type: ignore[override]
         return super().forward(input_ids=input_ids, attention_mask=attention_mask, use_cache=use_cache)
+
+
+class AllLogitsLlama(LlamaForCausalLM):
+    """A model that takes positions but cannot leave any out."""
+
+    def forward(self, input_ids: Any = None, position_ids: Any = None, **kwargs: Any) -> Any:  # type: ignore[override]
+        return super().forward(input_ids=input_ids, position_ids=position_ids, **kwargs)
 
 
 def with_adapters(model: LlamaForCausalLM) -> Any:
@@ -54,13 +62,14 @@ def reference_loss(model: Any, rows: list[EncodedRow]) -> torch.Tensor:
     """Mean loss as transformers computes it, with the prompt and the padding labelled -100."""
     batch = collate(rows, pad_id=0, device=CPU)
     labels = torch.full_like(batch.input_ids, -100)
-    for index, (tokens, answer_start) in enumerate(rows):
-        labels[index, answer_start : len(tokens)] = torch.from_numpy(tokens[answer_start:].astype(np.int64))
+    for index, row in enumerate(rows):
+        for start, end in row.spans:
+            labels[index, start:end] = batch.input_ids[index, start:end]
     return model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, labels=labels).loss
 
 
 def gradients(model: Any) -> dict[str, torch.Tensor]:
-    found = {name: parameter.grad.clone() for name, parameter in trainable_parameters(model).items()}
+    found = {name: p.grad.clone() for name, p in trainable_parameters(model).items() if p.grad is not None}
     model.zero_grad(set_to_none=True)
     return found
 
@@ -74,7 +83,7 @@ def assert_close(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]
 @pytest.mark.parametrize("adapters", [False, True], ids=["all weights", "LoRA"])
 def test_loss_and_gradient_are_those_transformers_computes(adapters: bool) -> None:
     model = with_adapters(llama()) if adapters else llama()
-    rows = random_rows()
+    rows = random_samples()
     expected = reference_loss(model, rows)
     expected.backward()
     expected_gradients = gradients(model)
@@ -85,7 +94,7 @@ def test_loss_and_gradient_are_those_transformers_computes(adapters: bool) -> No
 
 
 def test_losses_come_row_by_row_and_do_not_depend_on_the_company_of_a_row() -> None:
-    loss, rows = SupervisedLoss(llama()), random_rows()
+    loss, rows = SupervisedLoss(llama()), random_samples()
     together = collate(rows, pad_id=0, device=CPU)
     losses = loss(together)
     for index, row in enumerate(rows):
@@ -94,7 +103,7 @@ def test_losses_come_row_by_row_and_do_not_depend_on_the_company_of_a_row() -> N
 
 
 def test_micro_batches_weighted_by_the_tokens_of_the_whole_batch_add_up_to_its_gradient() -> None:
-    model, rows = llama(), random_rows(8)
+    model, rows = llama(), random_samples(8)
     loss = SupervisedLoss(model)
     whole = loss(collate(rows, pad_id=0, device=CPU))
     whole.mean().backward()
@@ -108,13 +117,22 @@ def test_micro_batches_weighted_by_the_tokens_of_the_whole_batch_add_up_to_its_g
 def test_a_model_that_cannot_skip_positions_takes_the_full_path_with_a_warning(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    batch: TokenBatch = collate(random_rows(), pad_id=0, device=CPU)
+    batch: TokenBatch = collate(random_samples(), pad_id=0, device=CPU)
     expected = SupervisedLoss(llama())(batch)
     assert not caplog.records
     with caplog.at_level(logging.WARNING):
         full = SupervisedLoss(llama(FullLogitsLlama))
     assert "FullLogitsLlama computes logits at every position" in caplog.text
     torch.testing.assert_close(full(batch), expected, rtol=0, atol=1e-5)
+
+
+def test_a_model_that_can_only_compute_all_logits_is_packed_all_the_same() -> None:
+    rows = random_samples()
+    expected = SupervisedLoss(llama())(collate(rows, pad_id=0, device=CPU))
+    model = llama(AllLogitsLlama)
+    assert accepts_packed(model, setting="on", max_length=64)
+    losses = SupervisedLoss(model)(collate(rows, pad_id=0, device=CPU, packed=True))
+    torch.testing.assert_close(losses, expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
@@ -189,7 +207,7 @@ def test_in_bfloat16_the_frozen_weights_shrink_and_the_adapters_stay_float32(mod
     model = build_model(PretrainedModel(path=model_folder, dtype="bfloat16"), TOKENIZER, device=CPU, seed=0)
     dtypes = {(parameter.requires_grad, parameter.dtype) for parameter in model.parameters()}
     assert dtypes == {(False, torch.bfloat16), (True, torch.float32)}
-    losses = SupervisedLoss(model)(collate(random_rows(), pad_id=0, device=CPU))
+    losses = SupervisedLoss(model)(collate(random_samples(), pad_id=0, device=CPU))
     assert losses.dtype == torch.float32
     losses.mean().backward()
     assert all(parameter.grad is not None for parameter in trainable_parameters(model).values())
@@ -209,7 +227,7 @@ def test_gradient_checkpointing_changes_no_gradient(model_folder: str) -> None:
     for recompute in (False, True):
         config = PretrainedModel(path=model_folder, gradient_checkpointing=recompute)
         model = build_model(config, TOKENIZER, device=CPU, seed=0).train()
-        SupervisedLoss(model)(collate(random_rows(), pad_id=0, device=CPU)).mean().backward()
+        SupervisedLoss(model)(collate(random_samples(), pad_id=0, device=CPU)).mean().backward()
         found.append(gradients(model))
     assert any(value.abs().max() > 0 for value in found[0].values())
     assert_close(*found)

@@ -27,7 +27,8 @@ def trained(slots_of_rank: slice) -> Tally:
             generator = torch.Generator().manual_seed(100 * batch.step + slot)
             losses = 10.0 ** torch.empty(1 + slot).uniform_(-9, 1, generator=generator)
             tally.add_losses(tasks=tasks, rows=torch.zeros(1 + slot, dtype=torch.int64), losses=losses)
-            tally.add_slots(step=batch.step, slots=[slot], tasks=tasks, rows=rows)
+            alone = np.zeros(1, dtype=np.int8)
+            tally.add_slots(step=batch.step, slots=np.array([slot]), tasks=tasks, rows=rows, arrangements=alone)
     return tally
 
 

@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from scheduler.errors import ConfigError, DataError
 from train.tokenizer import (
     Encoded,
     EncodingFault,
+    LossOn,
     encode_example,
     encode_examples,
     fingerprint,
@@ -132,3 +134,113 @@ def test_a_tokenizer_without_a_stop_token_is_refused() -> None:
     endless.eos_token = None
     with pytest.raises(ConfigError, match="eos_token"):
         encode_example(endless, MESSAGES, "42", "auto")
+
+
+CHATML = (
+    "{% for m in messages %}{{ '<user>' + m['role'] + '\\n' + m['content'] + eos_token + '\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<user>assistant\\n' }}{% endif %}"
+)
+"""ChatML as many models ship it, with the tiny tokenizer's own special tokens."""
+FORGETFUL = (
+    "{% for m in messages %}{{ m['role'] + ': ' }}{% if loop.last or m['role'] != 'assistant' %}{{ m['content'] }}"
+    "{% else %}{{ m['content'].split('</think>')[-1] }}{% endif %}{{ eos_token }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
+)
+"""Strips the thinking from earlier turns, as Qwen3's template does."""
+
+
+def with_template(template: str | None) -> PreTrainedTokenizerFast:
+    tokenizer = tiny()
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+TEMPLATES = {"tiny": TOKENIZER, "chatml": with_template(CHATML), "none": with_template(None)}
+TALK = (
+    ("system", "Be brief."),
+    ("user", "What is 12 + 30?"),
+    ("assistant", '{"name": "add"}'),
+    ("tool", "42"),
+    ("assistant", "It is 42. "),
+    ("user", "And 1 more?"),
+)
+
+
+def encode(
+    tokenizer: PreTrainedTokenizerFast, messages: Sequence[tuple[str, str]], answer: str, loss_on: LossOn
+) -> Encoded:
+    (encoded,) = encode_examples(tokenizer, [(messages, answer)], "auto", loss_on=loss_on)
+    assert isinstance(encoded, Encoded), encoded
+    return encoded
+
+
+def supervised(tokenizer: PreTrainedTokenizerFast, encoded: Encoded) -> list[str]:
+    return [str(tokenizer.decode(encoded.input_ids[start:end])) for start, end in encoded.spans]
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_every_answer_supervises_exactly_the_assistant_turns_each_with_its_stop_token(name: str) -> None:
+    tokenizer = TEMPLATES[name]
+    encoded = encode(tokenizer, TALK, "43", "every_answer")
+    assert supervised(tokenizer, encoded) == ['{"name": "add"}<eos>', "It is 42. <eos>", "43<eos>"]
+    assert encoded.spans[-1] == (encoded.answer_start, len(encoded.input_ids))
+    last = encode(tokenizer, TALK, "43", "last_answer")
+    assert supervised(tokenizer, last) == ["43<eos>"]
+    if name != "none":
+        assert tokenizer.decode(encoded.input_ids) == tokenizer.decode(last.input_ids)
+
+
+@pytest.mark.parametrize("name", ["tiny", "chatml"])
+def test_the_pieces_of_every_answer_spell_what_the_template_writes(name: str) -> None:
+    tokenizer = TEMPLATES[name]
+    turns = [{"role": role, "content": content} for role, content in (*TALK, ("assistant", "43"))]
+    whole = tokenizer.apply_chat_template(turns, tokenize=False)
+    assert isinstance(whole, str)
+    assert tokenizer.decode(encode(tokenizer, TALK, "43", "every_answer").input_ids) == whole.removesuffix("\n")
+
+
+def test_each_answer_is_tokenised_as_if_it_were_generated() -> None:
+    encoded = encode(TOKENIZER, TALK, "43", "every_answer")
+    for (start, end), place in zip(encoded.spans, (2, 4, 6), strict=True):
+        prompt, answer = TALK[:place], (*TALK, ("assistant", "43"))[place][1]
+        alone = encode(TOKENIZER, prompt, answer, "last_answer")
+        assert encoded.input_ids[start:end].tolist() == alone.input_ids[alone.answer_start :].tolist()
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_with_one_answer_it_makes_no_difference_where_the_loss_is(name: str) -> None:
+    one, other = (encode(TEMPLATES[name], MESSAGES, "42", loss_on) for loss_on in ("last_answer", "every_answer"))
+    assert (one.input_ids.tolist(), one.spans) == (other.input_ids.tolist(), other.spans)
+
+
+def test_a_greeting_before_any_question_and_an_empty_turn_are_context() -> None:
+    talk = (("assistant", "Hello."), ("user", "a"), ("assistant", " "), ("user", "b"))
+    for tokenizer in TEMPLATES.values():
+        encoded = encode(tokenizer, talk, "c", "every_answer")
+        assert supervised(tokenizer, encoded) == ["c<eos>"]
+        assert encoded.answer_start >= 1
+
+
+def test_a_template_that_rewrites_earlier_turns_is_a_fault_only_where_that_matters() -> None:
+    tokenizer = with_template(FORGETFUL)
+    thinking = (("user", "a"), ("assistant", "<think>hm</think>b"), ("user", "c"))
+    plain = (("user", "a"), ("assistant", "b"), ("user", "c"))
+    examples = [(thinking, "d"), (plain, "d"), (thinking[:1], "<think>x</think>b")]
+    fault, *good = encode_examples(tokenizer, examples, "auto", loss_on="every_answer")
+    assert isinstance(fault, EncodingFault)
+    assert fault.rule == "chat_template"
+    assert "set data.loss_on: last_answer" in fault.reason
+    assert all(isinstance(result, Encoded) for result in good)
+    assert all(isinstance(result, Encoded) for result in encode_examples(tokenizer, examples, "auto"))
+
+
+turn_texts = st.text(st.sampled_from("ab 1\n{é☃"), min_size=1, max_size=6).filter(str.strip)
+
+
+@given(st.lists(st.tuples(turn_texts, turn_texts), min_size=1, max_size=4), st.sampled_from([*TEMPLATES]))
+def test_spans_of_any_talk_decode_to_its_answers(pairs: list[tuple[str, str]], name: str) -> None:
+    turns = [turn for asked, said in pairs for turn in (("user", asked), ("assistant", said))]
+    encoded = encode(TEMPLATES[name], turns[:-1], turns[-1][1], "every_answer")
+    assert supervised(TEMPLATES[name], encoded) == [f"{said}<eos>" for _, said in pairs]
+    ends = [0, *(end for _, end in encoded.spans)]
+    assert all(before < start < end for before, (start, end) in zip(ends, encoded.spans, strict=False))

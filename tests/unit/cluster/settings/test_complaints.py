@@ -83,7 +83,10 @@ def test_a_wrong_union_member_is_explained_in_its_own_words(tmp_path: Path, rule
 
 def test_an_ambiguous_mapping_without_a_type_names_its_keys_and_the_types(tmp_path: Path) -> None:
     text = complaint(tmp_path, "tasks: {a: {name: a, output_rules: [{regex: x}, {placs: 1}]}}")
-    types = "pattern | decimals | choices | length | citation | required | forbidden"
+    types = (
+        "pattern | decimals | choices | length | template | json_schema | citation | required | forbidden | terms | "
+        "consistency | language | plugin"
+    )
     assert (
         f"tasks.a.output_rules.0 (0/run.yaml:1): has no type, and its keys (regex) do not tell which; add type: {types}"
         in text

@@ -116,3 +116,12 @@ def test_a_models_path_is_a_hub_id_unless_it_looks_like_a_path(
     monkeypatch.setenv("HOME", "/home/u")
     model = load(tmp_path, f"model: {{type: pretrained, path: {written}}}").model
     assert model.model_dump()["path"] == expected.format(dir=tmp_path)
+
+
+def test_a_url_is_left_alone_where_a_path_is_made_absolute(tmp_path: Path) -> None:
+    sources = "data: {sources: [a.jsonl, {path: 's3://bucket/rows/b.jsonl'}, 'file:///rows'], tasks_file: 'x://y'}"
+    config = load(tmp_path, sources)
+    paths = [source.path for source in config.data.sources]
+    assert [type(path) is str for path in paths] == [False, True, True]
+    assert source_paths(config) == [str(tmp_path / "0/a.jsonl"), "s3://bucket/rows/b.jsonl", "file:///rows"]
+    assert config.data.tasks_file == tmp_path / "0/x:/y"

@@ -144,7 +144,7 @@ def test_tensorboard_gets_every_series_and_purges_what_a_restart_undid(tmp_path)
     events = [event for path in files for event in read_events(path)]
     found = {(value.tag, event.step): value.simple_value for event in events for value in event.summary.value}
     tags = {tag for tag, _ in found}
-    kinds = ("weights", "score", "heat", "heldout_loss", "train_loss", "share")
+    kinds = ("weights", "score", "heat", "heldout_loss", "train_loss", "share", "epochs")
     assert tags == {"stage"} | {f"{kind}/{name}" for kind in kinds for name in TASKS}
     assert found["score/lcr", TOTAL] == pytest.approx(REPORT.tasks["lcr"].last_score, abs=1e-6)
     assert [found["stage", step] for step in range(0, TOTAL, INTERVAL)] == [1, 1, 1, 1, 2, 2]
@@ -153,4 +153,5 @@ def test_tensorboard_gets_every_series_and_purges_what_a_restart_undid(tmp_path)
             assert found[f"weights/{name}", segment.start_step] == pytest.approx(segment.weights[name], abs=1e-6)
             share = segment.samples[name] / sum(segment.samples.values())
             assert found[f"share/{name}", segment.end_step] == pytest.approx(share, abs=1e-6)
+    assert all(found[f"epochs/{name}", 0] == 0 < found[f"epochs/{name}", TOTAL] for name in TASKS)
     assert [event.step for event in events if event.session_log.status] == [CHECKPOINT_STEP + 1]

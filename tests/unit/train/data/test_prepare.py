@@ -30,15 +30,24 @@ def write_rows(path: Path, rows: list[dict[str, object]]) -> Path:
     return path
 
 
-def tiny(texts: Iterator[str]) -> PreTrainedTokenizerFast:
-    return train_byte_tokenizer(texts, vocab_size=320)
+class Tiny:
+    """A tokenizer trained on the sample it is given, which it remembers."""
+
+    def __init__(self, vocab_size: int = 320) -> None:
+        self.vocab_size = vocab_size
+        self.key = f"tiny {vocab_size}"
+        self.seen: list[str] = []
+
+    def make(self, texts: Iterator[str]) -> PreTrainedTokenizerFast:
+        self.seen = list(texts)
+        return train_byte_tokenizer(self.seen, vocab_size=self.vocab_size)
 
 
 def run(
     out_dir: Path, sources: list[Path], *, specs: dict[str, TaskSpec] | None = None, **settings: object
 ) -> Prepared:
     config = DataConfig.model_validate({"sources": sources, **settings})
-    return prepare(config, specs=specs or {}, make_tokenizer=tiny, chat_template="auto", out_dir=out_dir, seed=7)
+    return prepare(config, specs=specs or {}, tokenizer_source=Tiny(), chat_template="auto", out_dir=out_dir, seed=7)
 
 
 @pytest.fixture
@@ -49,7 +58,7 @@ def sources(tmp_path: Path) -> list[Path]:
 def test_two_small_files_are_ready_with_defaults(tmp_path: Path, sources: list[Path]) -> None:
     prepared = run(tmp_path / "out", sources)
     assert prepared.task_names == ("sum", "copy")
-    assert prepared.num_rows == {"train": (36, 36), "probe": (12, 12), "test": (12, 12)}
+    assert prepared.num_rows == {"probe": (12, 12), "selection": (0, 0), "test": (12, 12), "train": (36, 36)}
     store = TokenStore.open(prepared.store_path)
     loaded = AutoTokenizer.from_pretrained(prepared.tokenizer_path)
     for task in range(2):
@@ -76,17 +85,14 @@ def test_the_store_gives_read_only_views_of_one_memory_map(tmp_path: Path, sourc
 
 
 def test_the_tokenizer_sees_training_rows_only(tmp_path: Path, sources: list[Path]) -> None:
-    seen: list[str] = []
-
-    def remember(texts: Iterator[str]) -> PreTrainedTokenizerFast:
-        seen.extend(texts)
-        return tiny(iter(seen))
-
+    tokenizer = Tiny()
     config = DataConfig.model_validate({"sources": sources})
-    prepared = prepare(config, specs={}, make_tokenizer=remember, chat_template="auto", out_dir=tmp_path / "o", seed=7)
+    prepared = prepare(
+        config, specs={}, tokenizer_source=tokenizer, chat_template="auto", out_dir=tmp_path / "o", seed=7
+    )
     store = TokenStore.open(prepared.store_path)
     prompts = {split: {e.messages[0][1] for t in range(2) for e in store.examples(t, split)} for split in SPLITS}
-    assert prompts["train"] == {text for text in seen if not text.startswith("answer")}
+    assert prompts["train"] == {text for text in tokenizer.seen if not text.startswith("answer")}
 
 
 def test_a_second_preparation_finds_the_first_and_the_order_of_rows_does_not_matter(
@@ -129,9 +135,9 @@ def test_long_rows_are_refused_without_costing_a_probe(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"too_long 60.*[\s\S]*raise data\.max_length"):
         run(tmp_path / "out", [source], max_length=64)
     prepared = run(tmp_path / "out", [source], max_length=64, max_refused_ratio=0.5)
-    assert prepared.num_rows == {"train": (36,), "probe": (12,), "test": (12,)}
+    assert prepared.num_rows == {"probe": (12,), "selection": (0,), "test": (12,), "train": (36,)}
     store = TokenStore.open(prepared.store_path)
-    assert max(store.lengths(0, split).max() for split in SPLITS) <= 64
+    assert max(length for split in SPLITS for length in store.lengths(0, split)) <= 64
 
 
 def test_output_rules_of_a_card_refuse_training_rows(tmp_path: Path, sources: list[Path]) -> None:
@@ -171,5 +177,5 @@ def test_real_conversations_with_tools_prepare(tmp_path: Path) -> None:
     prepared = run(tmp_path, [REAL_DATA / "toolcall" / f"{name}.json" for name in names], max_length=20_000)
     assert prepared.task_names == names
     assert [source.form for source in prepared.summary.sources] == ["sharegpt", "sharegpt", "alpaca"]
-    assert prepared.summary.sources[0].unread_columns == ("tools",)
+    assert prepared.summary.sources[0].unread_columns == ()
     assert all(source.refused.keys() <= {"duplicate"} for source in prepared.summary.sources)

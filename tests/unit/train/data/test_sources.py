@@ -1,6 +1,10 @@
+import datetime
 import json
+import pickle
 from pathlib import Path
+from typing import Any
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -8,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scheduler.errors import DataError
-from train.config import SourceConfig
-from train.data.sources import SourceRows, read_source
+from train.config import DataConfig, SourceConfig
+from train.data.row import Lineage
+from train.data.sources import SourceRows, open_source, read_rows, read_source
 
 GOOD = {"instruction": "Add.", "input": "1+1", "output": "2"}
 
@@ -19,6 +24,10 @@ def read(path: Path, content: str | bytes, **settings: object) -> SourceRows:
     return read_source(SourceConfig.model_validate({"path": path, **settings}))
 
 
+def num_read(source: SourceRows) -> int:
+    return len(source.rows) + len(source.refusals)
+
+
 def lines(*records: object) -> str:
     return "".join(json.dumps(record) + "\n" for record in records)
 
@@ -26,7 +35,7 @@ def lines(*records: object) -> str:
 def test_alpaca_prompt_is_instruction_then_input(tmp_path: Path) -> None:
     record = {**GOOD, "system": "Be brief.", "history": [["hi", "hello"]]}
     source = read(tmp_path / "add.jsonl", lines(record, {"instruction": "Say yes.", "output": "yes"}))
-    assert source.form == "alpaca"
+    assert source.plan.form == "alpaca"
     assert source.rows[0].messages == (
         ("system", "Be brief."),
         ("user", "hi"),
@@ -46,7 +55,7 @@ def test_messages_and_sharegpt_take_the_last_assistant_turn_as_answer(tmp_path: 
     roles = [("user", "human", "q1"), ("assistant", "gpt", "a1"), ("user", "human", "q2"), ("assistant", "gpt", "a2")]
     ours = read(tmp_path / "m.jsonl", lines({"messages": [{"role": r, "content": c} for r, _, c in roles]}))
     theirs = read(tmp_path / "s.jsonl", lines({"conversations": [{"from": f, "value": c} for _, f, c in roles]}))
-    assert (ours.form, theirs.form) == ("messages", "sharegpt")
+    assert (ours.plan.form, theirs.plan.form) == ("messages", "sharegpt")
     assert ours.rows[0].messages == (("user", "q1"), ("assistant", "a1"), ("user", "q2"))
     assert ours.rows[0].answer == "a2"
     assert ours.rows[0].content_hash == theirs.rows[0].content_hash
@@ -79,7 +88,7 @@ def test_the_same_rows_read_alike_from_every_kind_of_file(tmp_path: Path) -> Non
         read(tmp_path / "a.csv", header + 'Add.,1+1,2,en\n"Quote ""x"",\nplease",,é,fr\n'),
         read_source(SourceConfig(path=tmp_path / "a.parquet")),
     ]
-    contents = {tuple((row.content_hash, row.language) for row in source.rows) for source in found}
+    contents = {tuple((row.content_hash, row.lineage.language) for row in source.rows) for source in found}
     assert len(contents) == 1
     assert all(not source.refusals for source in found)
 
@@ -98,8 +107,8 @@ def test_columns_are_mapped_and_the_unread_ones_named(tmp_path: Path) -> None:
     record = {"question": "2+2?", "answer": "4", "id": 17, "license": "MIT", "colour": "red"}
     source = read(tmp_path / "q.jsonl", lines(record), columns={"instruction": "question", "output": "answer"})
     (row,) = source.rows
-    assert (row.answer, row.id, row.licence) == ("4", "17", "MIT")
-    assert source.unread_columns == ("colour",)
+    assert (row.answer, row.id, row.lineage.licence) == ("4", "17", "MIT")
+    assert source.plan.unread_columns == ("colour",)
 
 
 def test_a_column_mapped_elsewhere_loses_its_own_name(tmp_path: Path) -> None:
@@ -112,7 +121,7 @@ def test_difficulty_factors_may_be_given_by_name(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text(json.dumps({"instruction": "i", "output": "o", "difficulty_factors": factors}), encoding="utf-8")
     (row,) = read_source(SourceConfig(path=path)).rows
-    assert row.difficulty_factors == (1.0, 2.0, 3.0, 4.0)
+    assert row.lineage.difficulty_factors == (1.0, 2.0, 3.0, 4.0)
 
 
 def test_lineage_and_difficulty_are_kept(tmp_path: Path) -> None:
@@ -123,8 +132,8 @@ def test_lineage_and_difficulty_are_kept(tmp_path: Path) -> None:
         "difficulty_factors": [0, 0.5, 1, 0.25],
     }
     (row,) = read(tmp_path / "a.jsonl", lines({**GOOD, **lineage})).rows
-    assert (row.reviewer, row.review_status, row.parent_id) == ("ann", "approved", "p1")
-    assert row.difficulty_factors == (0.0, 0.5, 1.0, 0.25)
+    assert (row.lineage.reviewer, row.lineage.review_status, row.parent_id) == ("ann", "approved", "p1")
+    assert row.lineage.difficulty_factors == (0.0, 0.5, 1.0, 0.25)
 
 
 @pytest.mark.parametrize(
@@ -132,6 +141,8 @@ def test_lineage_and_difficulty_are_kept(tmp_path: Path) -> None:
     [
         (b'{"instruction": "a", "output": }', "malformed_json", "Expecting value"),
         (b"[" * 100_000, "malformed_json", "recursion"),
+        (b"7" * (1 << 20), "malformed_json", "4300"),
+        (b'"' + b"7" * (1 << 20), "line_too_long", "1048577 bytes, more than max_line_bytes 1048576"),
         (b'{"instruction": "a", "output": "b\xff"}', "invalid_utf8", "byte 33"),
         (b'{"instruction": "a\x00", "output": "b"}', "nul_byte", "position"),
         (rb'{"instruction": "a\u0000", "output": "b"}', "nul_byte", "NUL"),
@@ -161,7 +172,7 @@ def test_a_bad_row_is_refused_with_its_line_and_costs_only_itself(
     (refusal,) = source.refusals
     assert (refusal.rule, refusal.line, refusal.source) == (rule, 2, str(tmp_path / "bad.jsonl"))
     assert words in refusal.reason
-    assert source.num_read == 3
+    assert num_read(source) == 3
 
 
 @pytest.mark.parametrize(
@@ -209,7 +220,7 @@ def test_a_task_without_a_card_is_refused_where_cards_are_asked_for(tmp_path: Pa
 
 
 def test_max_rows_bounds_what_is_read(tmp_path: Path) -> None:
-    assert read(tmp_path / "a.jsonl", lines(*[GOOD] * 500), max_rows=120).num_read == 120
+    assert num_read(read(tmp_path / "a.jsonl", lines(*[GOOD] * 500), max_rows=120)) == 120
 
 
 @pytest.mark.parametrize(
@@ -220,14 +231,22 @@ def test_max_rows_bounds_what_is_read(tmp_path: Path) -> None:
         ("a.jsonl", lines({"q": "1", "a": "2"}), {}, "its columns (a, q) are of no known form"),
         ("a.jsonl", lines(GOOD), {"columns": {"ouput": "output"}}, "'ouput', which is none of ours"),
         ("a.jsonl", lines(GOOD), {"columns": {"output": "target"}}, "'target', which the file does not have"),
-        ("a.json", '[{"instruction": "a", "output": "b"},\n{"instr', {}, "a.json:2: the JSON array is broken"),
-        ("a.json", '[{"instruction": "a", "output": "b"}\n{}]', {}, "a.json:2: the JSON array has neither"),
+        ("a.jsonl", "nonsense\n7\n", {}, "not one record can be read; the first: "),
+        ("a.json", "[1, 2, {", {}, "not one record can be read; the first: "),
+        ("a.json", '{\n"instruction": "a"\n}', {}, "a .json file an array of objects"),
+        ("a.jsonl", lines(GOOD).encode("utf-16"), {}, "is in UTF-16; save it as UTF-8"),
+        ("a.csv", "instruction,output\na,b\n".encode("utf-16-le"), {}, "is in UTF-16"),
+        ("a.jsonl", lines(GOOD), {"lineage": {"license": "MIT"}}, "lineage states 'license'; it may state sub_task"),
+        ("a.jsonl", lines(GOOD), {"lineage": {"difficulty_factors": "[1]"}}, "not four finite numbers"),
+        ("a.jsonl", lines({"prompt": "a"}), {"split": "train"}, "rows have no answers (columns prompt)"),
+        ("a.jsonl", lines({"prompt": "a", "response": "b"}), {"split": "test"}, "are of no known form"),
+        ("a.arrow", "no arrow", {}, "not readable as Arrow"),
         ("a.parquet", "no parquet", {}, "not readable as Parquet"),
         ("a.csv", "instruction,output,output\n", {}, "names a column twice"),
     ],
 )
 def test_a_source_that_cannot_be_read_stops_with_its_path(
-    tmp_path: Path, name: str, content: str, settings: dict[str, object], words: str
+    tmp_path: Path, name: str, content: str | bytes, settings: dict[str, object], words: str
 ) -> None:
     with pytest.raises(DataError) as raised:
         read(tmp_path / name, content, **settings)
@@ -241,8 +260,9 @@ def test_a_missing_file_suggests_its_neighbours(tmp_path: Path) -> None:
         read_source(SourceConfig(path=tmp_path / "algebr.jsonl"))
     with pytest.raises(DataError, match="nor does the folder"):
         read_source(SourceConfig(path=tmp_path / "nowhere" / "algebra.jsonl"))
-    with pytest.raises(DataError, match=r"is a directory.*algebra\.jsonl"):
-        read_source(SourceConfig(path=tmp_path))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="a folder without a data file"):
+        read_source(SourceConfig(path=tmp_path / "empty"))
 
 
 @given(st.lists(st.binary(max_size=40).map(lambda raw: raw.replace(b"\n", b" ")), max_size=8))
@@ -252,4 +272,171 @@ def test_no_bytes_crash_the_reader_and_every_line_is_accounted_for(
     path = tmp_path_factory.mktemp("fuzz") / "a.jsonl"
     path.write_bytes(lines(GOOD).encode() + b"".join(raw + b"\n" for raw in raws))
     source = read_source(SourceConfig(path=path))
-    assert source.num_read == 1 + sum(bool(raw.strip()) for raw in raws)
+    assert num_read(source) == 1 + sum(bool(raw.strip()) for raw in raws)
+
+
+LINEAGE: dict[str, Any] = {
+    "sub_task": "carry",
+    "language": "en",
+    "licence": "MIT",
+    "annotator": "ann",
+    "qualification": "teacher",
+    "reviewer": "bob",
+    "review_status": "approved",
+    "reviewed_at": "2026-01-02",
+    "perturbation": "renamed",
+    "business_impact": "refund",
+    "created_at": "2025-12-31",
+}
+
+
+def test_all_of_lineage_is_read_and_a_row_says_it_over_the_source(tmp_path: Path) -> None:
+    (row,) = read(tmp_path / "a.jsonl", lines({**GOOD, **LINEAGE})).rows
+    assert row.lineage == Lineage(**LINEAGE)
+    stated = {"licence": "CC0", "annotator": "team A", "difficulty_factors": "[1, 2, 3, 4]"}
+    first, second = read(tmp_path / "b.jsonl", lines({**GOOD, "annotator": "ann"}, GOOD), lineage=stated).rows
+    assert first.lineage == Lineage(licence="CC0", annotator="ann", difficulty_factors=(1.0, 2.0, 3.0, 4.0))
+    assert second.lineage.annotator == "team A"
+
+
+def test_lineage_that_is_no_text_is_written_as_text(tmp_path: Path) -> None:
+    record = {**GOOD, "created_at": datetime.date(2026, 1, 2), "business_impact": 7, "annotator": ["a", "b"]}
+    pq.write_table(pa.Table.from_pylist([record]), tmp_path / "a.parquet")
+    (row,) = read_source(SourceConfig(path=tmp_path / "a.parquet")).rows
+    assert row.lineage == Lineage(created_at="2026-01-02", business_impact="7", annotator='["a", "b"]')
+
+
+def test_a_lineage_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    (refusal,) = read(tmp_path / "a.jsonl", lines(GOOD) + r'{"instruction":"a","output":"b","id":"\ud800"}').refusals
+    assert refusal.rule == "invalid_utf8"
+
+
+def test_a_folder_is_all_its_files_and_file_or_folder_names_the_task(tmp_path: Path) -> None:
+    for name, answer in (
+        ("b/two.jsonl", "2"),
+        ("a/one.jsonl", "1"),
+        ("a/deep/three.csv", "3"),
+        ("a/.hidden.jsonl", "4"),
+    ):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = f"instruction,output\nq,{answer}\n" if name.endswith("csv") else lines({**GOOD, "output": answer})
+        path.write_text(text)
+    (tmp_path / "a/README.md").write_text("no data")
+    by_file = read_source(SourceConfig(path=tmp_path)).rows
+    assert [(row.task, row.answer) for row in by_file] == [("three", "3"), ("one", "1"), ("two", "2")]
+    by_folder = read_source(SourceConfig(path=tmp_path, task_from="folder")).rows
+    assert [row.task for row in by_folder] == ["deep", "a", "b"]
+    assert [row.answer for row in read_source(SourceConfig(path=tmp_path, max_rows=2)).rows] == ["3", "1"]
+
+
+def test_a_plan_travels_and_its_shards_read_apart_give_the_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(lines(*({**GOOD, "output": str(n)} for n in range(300)), {"x": 1}))
+    config = SourceConfig(path=path)
+    plan = open_source(config, DataConfig(sources=(config,)), shard_bytes=2000)
+    assert len(plan.shards) > 3
+    apart = [item for shard in plan.shards for item in read_rows(*pickle.loads(pickle.dumps((plan, shard))))]
+    whole = read_source(config)
+    assert apart == [*whole.rows, *whole.refusals]
+
+
+def test_one_record_of_instances_gives_several_rows_and_a_bad_one_costs_only_itself(tmp_path: Path) -> None:
+    instances = [{"input": "1+1", "output": "2"}, {"input": "", "output": "?"}, {"input": "x", "output": ""}, 7]
+    source = read(tmp_path / "seed.jsonl", lines({"id": "s7", "instruction": "Add.", "instances": instances}))
+    assert [(row.id, row.messages[-1][1], row.answer) for row in source.rows] == [
+        ("s7#1", "Add.\n1+1", "2"),
+        ("s7#2", "Add.", "?"),
+    ]
+    assert [(r.rule, r.reason) for r in source.refusals] == [
+        ("empty_output", "instance 3: the answer is empty"),
+        ("not_an_object", "instance 4 is 7, not an object"),
+    ]
+
+
+def test_prompts_without_answers_are_rows_for_evaluation_only(tmp_path: Path) -> None:
+    source = read(tmp_path / "p.csv", "id,prompt,label\n1,Why?,safe\n2,,safe\n")
+    assert (source.plan.form, source.plan.is_evaluation_only) == ("prompt", True)
+    assert [(row.messages, row.answer) for row in source.rows] == [((("user", "Why?"),), "")]
+    assert [refusal.rule for refusal in source.refusals] == ["empty_prompt"]
+    asked = read(tmp_path / "q.jsonl", lines({"q": "Why?", "answer": "so"}), split="probe", columns={"prompt": "q"})
+    assert asked.rows[0].messages == (("user", "Why?"),)
+
+
+def test_a_first_row_without_its_answer_does_not_make_the_source_one_of_prompts(tmp_path: Path) -> None:
+    source = read(tmp_path / "a.jsonl", lines({"instruction": "a"}, GOOD))
+    assert (source.plan.form, [refusal.rule for refusal in source.refusals]) == ("alpaca", ["missing_column"])
+
+
+CALL = {"name": "add", "arguments": {"a": 1, "b": [2]}}
+OPENAI_CALL = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": json.dumps(CALL["arguments"])}}
+
+
+def test_tool_calls_of_both_dialects_become_the_same_row(tmp_path: Path) -> None:
+    openai = [
+        {"role": "user", "content": "1+2?"},
+        {"role": "assistant", "content": None, "tool_calls": [OPENAI_CALL]},
+        {"role": "tool", "tool_call_id": "c1", "content": "3"},
+        {"role": "assistant", "content": "It is 3."},
+    ]
+    sharegpt = [
+        {"from": "human", "value": "1+2?"},
+        {"from": "function_call", "value": json.dumps(CALL)},
+        {"from": "observation", "value": "3"},
+        {"from": "gpt", "value": "It is 3."},
+    ]
+    tools = json.dumps([{"name": "add"}])
+    (ours,) = read(tmp_path / "m.jsonl", lines({"messages": openai, "tools": [{"name": "add"}]})).rows
+    (theirs,) = read(tmp_path / "s.jsonl", lines({"conversations": sharegpt, "tools": tools})).rows
+    assert ours.content_hash == theirs.content_hash
+    assert [role for role, _ in ours.messages] == ["system", "user", "assistant", "tool"]
+    assert ours.messages[0] == ("system", tools)
+    assert json.loads(ours.messages[2][1]) == CALL
+
+
+def test_a_call_may_be_the_answer_and_several_calls_are_a_list(tmp_path: Path) -> None:
+    turns = [
+        {"role": "user", "content": "q"},
+        {"role": "assistant", "content": "Two.", "tool_calls": [OPENAI_CALL] * 2},
+    ]
+    (row,) = read(tmp_path / "m.jsonl", lines({"messages": turns})).rows
+    said, calls = row.answer.split("\n")
+    assert (said, json.loads(calls)) == ("Two.", [CALL, CALL])
+
+
+def test_a_saved_dataset_dict_names_one_task_and_says_which_set_each_file_is_for(tmp_path: Path) -> None:
+    root = tmp_path / "algebra"
+    for split in ("train", "validation"):
+        (root / split).mkdir(parents=True)
+        table = pa.Table.from_pylist([{**GOOD, "output": f"{split} {n}"} for n in range(3)])
+        with pa.ipc.new_stream(root / split / "data-00000-of-00001.arrow", table.schema) as writer:
+            writer.write_table(table, max_chunksize=2)
+        (root / split / "state.json").write_text('{"_data_files": [{"filename": "data-00000-of-00001.arrow"}]}')
+        (root / split / "dataset_info.json").write_text("{}")
+    (root / "dataset_dict.json").write_text('{"splits": ["train", "validation"]}')
+    source = read_source(SourceConfig(path=root))
+    assert [shard.split for shard in source.plan.shards] == ["train", "selection"]
+    assert [(row.task, row.answer, row.line) for row in source.rows][2:4] == [
+        ("algebra", "train 2", 3),
+        ("algebra", "validation 0", 1),
+    ]
+    alone = read_source(SourceConfig(path=root / "train"))
+    assert {row.task for row in alone.rows} == {"train"}
+    assert alone.plan.shards[0].split is None
+
+
+def test_a_url_is_read_like_a_file(tmp_path: Path) -> None:
+    fsspec.filesystem("memory").pipe(
+        {"/rows/a.jsonl": lines(GOOD).encode(), "/rows/b/c.csv": b"prompt,completion\np,c"}
+    )
+    (row,) = read_source(SourceConfig(path="memory://rows/a.jsonl")).rows
+    assert (row.task, row.source, row.answer) == ("a", "memory://rows/a.jsonl", "2")
+    folder = read_source(SourceConfig(path="memory://rows", task_from="folder"))
+    assert [row.task for row in folder.rows] == ["rows"]
+    assert [(r.task, r.rule) for r in folder.refusals] == [("b", "missing_column")]
+    (tmp_path / "a.jsonl").write_text(lines(GOOD))
+    assert read_source(SourceConfig(path=f"file://{tmp_path}/a.jsonl")).rows[0].answer == "2"
+    with pytest.raises(DataError, match="does not exist; correct the URL"):
+        read_source(SourceConfig(path="memory://rows/none.jsonl"))
+    with pytest.raises(DataError, match="no reader for nonsense://"):
+        read_source(SourceConfig(path="nonsense://rows/none.jsonl"))

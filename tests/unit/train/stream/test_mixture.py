@@ -131,8 +131,8 @@ def test_impossible_streams_are_refused() -> None:
         ({"batch_size": 16}, "batch_size is 16"),
         ({"step": 6}, "do not add up to 6 steps"),
         ({"num_samples": [41, -1, 0]}, "do not add up"),
-        ({"debts": [0.5, 0.0, 0.0]}, "debts sum to 0.5"),
-        ({"debts": [0.1, -0.1, 0.0]}, "multiples of"),
+        ({"debts": [5, 0, 0]}, "debts sum to 5, expected 0"),
+        ({"debts": [0.5, -0.5, 0.0]}, "not 3 whole numbers"),
         ({"weights": [0.5, 0.5]}, "weights are not 3"),
     ],
 )

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from torch.nn import functional
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from evalsvc.generation import Completion, Sampling, generate, teacher_forced
 from train.data.store import EncodedRow
+from train.generation import Completion, Sampling, generate, teacher_forced
 
 STOP, PAD = 1, 0
 
@@ -22,7 +22,11 @@ def random_prompts(count: int, longest: int = 40) -> list[list[int]]:
 def random_rows(count: int) -> list[EncodedRow]:
     source = random.Random(count)
     rows = [prompt + [7] * source.randrange(1, 9) + [STOP] for prompt in random_prompts(count)]
-    return [EncodedRow(np.array(row, dtype=np.int32), source.randrange(1, len(row))) for row in rows]
+    return [encoded(row, source.randrange(1, len(row))) for row in rows]
+
+
+def encoded(tokens: list[int], answer_start: int) -> EncodedRow:
+    return EncodedRow(np.array(tokens, dtype=np.int32), np.array([[answer_start, len(tokens)]], dtype=np.int32))
 
 
 def answers(model, prompts, *, batch_size=16, max_new_tokens=24, sampling=None) -> list[Completion]:
@@ -163,7 +167,7 @@ def test_teacher_forced_exactness_agrees_with_greedy_decoding(random_model):
     right = [prompt + tokens + [STOP] for prompt, (tokens, _) in zip(prompts, completions, strict=True)]
     wrong = [[*row[:-2], (row[-2] + 1) % 44, STOP] for row in right]
     rows = [
-        EncodedRow(np.array(row, dtype=np.int32), len(prompt))
+        encoded(row, len(prompt))
         for group in (right, wrong)
         for row, prompt in zip(group, prompts, strict=True)
         if len(row) > len(prompt) + 1

@@ -1,0 +1,69 @@
+"""The passes of a preparation on a Ray cluster, by Ray Data: a shard is an item, its result comes back in order.
+
+What is large stays in files of the prepared folder, which every node must reach under the same path; only shards and
+their small results travel.
+"""
+
+import logging
+import pickle
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from types import TracebackType
+from typing import Any, Self
+
+import ray
+import ray.data
+from ray import cloudpickle  # pyright: ignore[reportPrivateImportUsage]
+from ray.data import DataContext
+
+from scheduler.errors import ResourceError
+from train.data.preparing.execute import Item, Result, use_one_thread
+
+
+class RayExecutor:
+    """An executor on the Ray cluster at an address; `local` starts one on this machine. Use it in a `with`."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._started = False
+
+    def map(self, function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+        """Yield `function(item)` for every item, in order."""
+        if not items:
+            return
+        rows = [{"item": cloudpickle.dumps(item)} for item in items]
+        dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
+        applied = dataset.map(partial(_apply, function=cloudpickle.dumps(function)))
+        for row in applied.iter_rows():
+            yield pickle.loads(row["result"])
+
+    def __enter__(self) -> Self:
+        if not ray.is_initialized():
+            try:
+                ray.init(
+                    address=self._address if self._address != "local" else "local",
+                    include_dashboard=False if self._address == "local" else None,
+                    logging_level=logging.WARNING,
+                    log_to_driver=False,
+                )
+            except (ConnectionError, ValueError) as error:
+                raise ResourceError(
+                    f"--ray {self._address}: no Ray cluster there ({error}); start one, or use --ray local"
+                ) from error
+            self._started = True
+        context = DataContext.get_current()
+        context.execution_options.preserve_order = True
+        context.enable_progress_bars = False
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._started:
+            ray.shutdown()
+            self._started = False
+
+
+def _apply(row: dict[str, Any], *, function: bytes) -> dict[str, Any]:
+    use_one_thread()
+    return {"result": pickle.dumps(pickle.loads(function)(pickle.loads(row["item"])))}

@@ -1,0 +1,29 @@
+"""What a stage says of its samples besides their weights: context arrangement and difficulty windows."""
+
+from typing import NamedTuple
+
+from scheduler.plan import Window
+from scheduler.setup import EngineSetup
+
+
+class Exposure(NamedTuple):
+    """The fields of a `MixturePlan` that its stage decides."""
+
+    arrangement: tuple[float, float, float]
+    windows: tuple[Window, ...]
+    replay_ratio: float
+
+
+def stage_exposure(setup: EngineSetup, stage: int) -> Exposure:
+    """Arrangement, windows and replay of stage 1 or 2.
+
+    A window that ends beyond a task's levels ends with them, and one that begins there is the task's last level. In a
+    run with difficulty levels a stage without a window opens all of them.
+    """
+    arrangement = setup.stage_arrangements[stage - 1].shares()
+    window = setup.stage_difficulty[stage - 1]
+    tops = [len(sizes) - 1 for sizes in setup.level_sizes]
+    if window is None:
+        return Exposure(arrangement, tuple((0, top) for top in tops), 0.0)
+    windows = tuple((min(window.first - 1, top), min(window.last - 1, top)) for top in tops)
+    return Exposure(arrangement, windows, window.replay_ratio)

@@ -1,0 +1,128 @@
+"""What has been measured and trained so far, task by task: the memory behind the columns of `Evidence`.
+
+Kept by the engine whatever the policy, so that a policy that takes over in stage 2 begins with all that is known. NaN
+stands for what was never measured.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Self
+
+import numpy as np
+
+from scheduler.errors import StateError
+from scheduler.evaluation import Evaluation
+from scheduler.policies.base import Array
+
+
+@dataclass(slots=True)
+class History:
+    """Arrays [K]. Losses are nats per supervised token; `counted` are samples or supervised tokens since step 0.
+
+    `measured_at` is the number of the evaluation that measured a task last (1, 2, …) and `served_then`, `total_then`
+    what had been served of it and of all tasks by then; `evaluations` is the same number for every task.
+    """
+
+    evaluations: Array
+    measured_at: Array
+    span: Array
+    score: Array
+    first_score: Array
+    previous_score: Array
+    loss: Array
+    first_loss: Array
+    previous_loss: Array
+    reported_train_loss: Array
+    train_loss: Array
+    first_train_loss: Array
+    previous_train_loss: Array
+    last_train_loss: Array
+    counted: Array
+    served_then: Array
+    total_then: Array
+    exposure: Array
+    total_exposure: Array
+
+    @classmethod
+    def new(cls, num_tasks: int) -> Self:
+        """Nothing measured, nothing served."""
+        history = cls(*(np.full(num_tasks, np.nan) for _ in fields(cls)))
+        history.evaluations = np.zeros(num_tasks)
+        history.counted = np.zeros(num_tasks)
+        return history
+
+    def observe_interval(self, *, counted: Sequence[int], train_loss: Sequence[float | None]) -> None:
+        """Take in a boundary report. A training loss that is no finite number >= 0 counts as none."""
+        self.counted = np.array(counted, dtype=np.float64)
+        losses = np.array([np.nan if loss is None else loss for loss in train_loss], dtype=np.float64)
+        self.reported_train_loss = np.where(np.isfinite(losses) & (losses >= 0.0), losses, np.nan)
+
+    def fold(self, evaluation: Evaluation) -> None:
+        """Take in one evaluation; a training loss reported since the evaluation before counts for this one."""
+        fresh = evaluation.measured
+        self.evaluations = self.evaluations + 1.0
+        self.span = np.where(fresh, self.evaluations - self.measured_at, self.span)
+        self.measured_at = np.where(fresh, self.evaluations, self.measured_at)
+        self._fold_scores(evaluation)
+        self._fold_exposure(evaluation)
+        self._fold_train_loss()
+
+    def _fold_scores(self, evaluation: Evaluation) -> None:
+        fresh, score, loss = evaluation.measured, evaluation["score"], evaluation["loss"]
+        first = fresh & np.isnan(self.first_loss)
+        self.first_score = np.where(first, score, self.first_score)
+        self.first_loss = np.where(first, loss, self.first_loss)
+        self.previous_score = np.where(fresh, self.score, self.previous_score)
+        self.previous_loss = np.where(fresh, self.loss, self.previous_loss)
+        self.score = np.where(fresh, score, self.score)
+        self.loss = np.where(fresh, loss, self.loss)
+
+    def _fold_exposure(self, evaluation: Evaluation) -> None:
+        fresh, total = evaluation.measured, float(self.counted.sum())
+        self.exposure = np.where(fresh, np.maximum(self.counted - self.served_then, 0.0), self.exposure)
+        self.total_exposure = np.where(fresh, np.maximum(total - self.total_then, 0.0), self.total_exposure)
+        self.served_then = np.where(fresh, self.counted, self.served_then)
+        self.total_then = np.where(fresh, total, self.total_then)
+
+    def _fold_train_loss(self) -> None:
+        newest = self.reported_train_loss
+        trained = np.isfinite(newest)
+        self.previous_train_loss = np.where(trained, self.last_train_loss, self.previous_train_loss)
+        self.first_train_loss = np.where(trained & np.isnan(self.first_train_loss), newest, self.first_train_loss)
+        self.last_train_loss = np.where(trained, newest, self.last_train_loss)
+        self.train_loss = newest
+        self.reported_train_loss = np.full_like(newest, np.nan)
+
+    def state_dict(self) -> dict[str, Any]:
+        """JSON-able copy; NaN as None."""
+        return {field.name: plain(getattr(self, field.name)) for field in fields(self)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Inverse of `state_dict`. Raises StateError on unknown or missing keys or another number of tasks."""
+        expected = {field.name: getattr(self, field.name).shape for field in fields(self)}
+        for name, array in arrays(state, expected, what="history").items():
+            setattr(self, name, array)
+
+
+def plain(array: Array) -> Any:
+    """Nested lists of the array's numbers (a number for a scalar); NaN as None."""
+    if array.ndim > 1:
+        return [plain(row) for row in array]
+    numbers = np.array(array, dtype=object)
+    numbers[np.isnan(array)] = None
+    return numbers.tolist()
+
+
+def arrays(state: Mapping[str, Any], expected: Mapping[str, tuple[int, ...]], *, what: str) -> dict[str, Array]:
+    """Inverse of `plain` for a mapping of arrays of the expected shapes.
+
+    Raises:
+        StateError: Unknown or missing keys, or an array of another shape.
+    """
+    if state.keys() != expected.keys():
+        raise StateError(f"{what} state has the keys {sorted(state)}; expected {sorted(expected)}")
+    found = {name: np.array(values, dtype=np.float64) for name, values in state.items()}
+    for name, array in found.items():
+        if array.shape != expected[name]:
+            raise StateError(f"{what}.{name} has the shape {array.shape}; this run needs {expected[name]}")
+    return found

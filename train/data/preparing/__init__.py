@@ -1,0 +1,1 @@
+"""The passes of a preparation; `train.data.prepare` puts them together."""
