@@ -43,10 +43,10 @@ def stream_batches(weights: np.ndarray) -> Sampler:
 def replanned_batches(weights: np.ndarray) -> Sampler:
     """Ours with other weights every 25 steps: the price of the steps planned ahead and thrown away."""
     rng = np.random.default_rng(1)
+    tilted = weights * np.exp(rng.normal(0.0, 0.2, (40, len(weights))))
     stream = new_stream(len(weights))
-    while True:
-        tilted = weights * np.exp(rng.normal(0.0, 0.2, len(weights)))
-        stream.set_weights(tilted / tilted.sum())
+    for plan in itertools.cycle(tilted / tilted.sum(axis=1, keepdims=True)):
+        stream.set_weights(plan)
         for _ in range(25):
             yield stream.next_batch()
 

@@ -31,9 +31,9 @@ class RayExecutor:
         """Yield `function(item)` for every item, in order."""
         if not items:
             return
-        rows = [{"item": cloudpickle.dumps(item)} for item in items]
+        rows = [{"item": cloudpickle.dumps(item)} for item in items]  # pyright: ignore[reportPrivateImportUsage]
         dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
-        applied = dataset.map(partial(_apply, function=cloudpickle.dumps(function)))
+        applied = dataset.map(partial(_apply, function=cloudpickle.dumps(function)))  # pyright: ignore[reportPrivateImportUsage]
         for row in applied.iter_rows():
             yield pickle.loads(row["result"])
 

@@ -130,7 +130,7 @@ class HeatEngine:
             stage=self.stages.stage,
             stage_start_step=self.stages.stage_start_step,
             weights=tuple(weighing.guarded.weights.tolist()),
-            **stage_exposure(self.setup, self.stages.stage)._asdict(),
+            **stage_exposure(self.setup, self.stages.stage, self.heat.state.score.tolist())._asdict(),
         )
         tasks = self._task_decisions(before, weighing)
         words = sentences(tasks, held=weighing.held)

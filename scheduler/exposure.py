@@ -1,5 +1,6 @@
 """What a stage says of its samples besides their weights: context arrangement and difficulty windows."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from scheduler.plan import Window
@@ -12,18 +13,22 @@ class Exposure(NamedTuple):
     arrangement: tuple[float, float, float]
     windows: tuple[Window, ...]
     replay_ratio: float
+    own_answers: tuple[int, ...]
 
 
-def stage_exposure(setup: EngineSetup, stage: int) -> Exposure:
-    """Arrangement, windows and replay of stage 1 or 2.
+def stage_exposure(setup: EngineSetup, stage: int, scores: Sequence[float] = ()) -> Exposure:
+    """Arrangement, windows, replay and who answers in chains, of stage 1 or 2.
 
     A window that ends beyond a task's levels ends with them, and one that begins there is the task's last level. In a
-    run with difficulty levels a stage without a window opens all of them.
+    run with difficulty levels a stage without a window opens all of them. `scores` are the latest per task, empty
+    before the first evaluation.
     """
-    arrangement = setup.stage_arrangements[stage - 1].shares()
+    arranged = setup.stage_arrangements[stage - 1]
+    arrangement, at = arranged.shares(), arranged.own_answers_at
+    own = () if at is None or not arrangement[1] else tuple(task for task, score in enumerate(scores) if score >= at)
     window = setup.stage_difficulty[stage - 1]
     tops = [len(sizes) - 1 for sizes in setup.level_sizes]
     if window is None:
-        return Exposure(arrangement, tuple((0, top) for top in tops), 0.0)
+        return Exposure(arrangement, tuple((0, top) for top in tops), 0.0, own)
     windows = tuple((min(window.first - 1, top), min(window.last - 1, top)) for top in tops)
-    return Exposure(arrangement, windows, window.replay_ratio)
+    return Exposure(arrangement, windows, window.replay_ratio, own)

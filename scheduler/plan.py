@@ -26,6 +26,7 @@ class MixturePlan:
         arrangement: Shares of a task's samples offered to single, chain and contrast arrangement; sums to one.
         windows: Open difficulty levels per task; empty where the run has no difficulty levels.
         replay_ratio: Share of a task's samples drawn from the levels below its window.
+        own_answers: Tasks, by number, whose answers in the context of a chain are the model's own.
     """
 
     version: int
@@ -37,10 +38,12 @@ class MixturePlan:
     arrangement: tuple[float, float, float] = SINGLE_ONLY
     windows: tuple[Window, ...] = ()
     replay_ratio: float = 0.0
+    own_answers: tuple[int, ...] = ()
 
     def to_fields(self) -> dict[str, Any]:
         """All fields, as JSON gives them back."""
         lists = {"weights": list(self.weights), "arrangement": list(self.arrangement)}
+        lists["own_answers"] = list(self.own_answers)
         return {**asdict(self), **lists, "windows": [list(window) for window in self.windows]}
 
     @classmethod
@@ -53,6 +56,7 @@ class MixturePlan:
                 "weights": tuple(fields["weights"]),
                 "arrangement": (single, chain, contrast),
                 "windows": tuple((first, last) for first, last in fields["windows"]),
+                "own_answers": tuple(fields["own_answers"]),
             }
         )
 
@@ -61,5 +65,6 @@ class MixturePlan:
         header = (self.version, self.source_step, self.effective_from_step, self.stage, self.stage_start_step)
         numbers = (*self.weights, *self.arrangement, self.replay_ratio)
         levels = [level for window in self.windows for level in window]
-        packed = struct.pack(f"<5q{len(numbers)}d{len(levels)}q", *header, *numbers, *levels)
+        wholes = (len(levels), *levels, *self.own_answers)
+        packed = struct.pack(f"<5q{len(numbers)}d{len(wholes)}q", *header, *numbers, *wholes)
         return int.from_bytes(hashlib.blake2b(packed, digest_size=8).digest(), "little") >> 1

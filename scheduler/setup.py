@@ -100,12 +100,15 @@ class Arrangement(ConfigModel):
 
     `single`: the row alone. `chain`: after the rows it continues (its `parent_id`, their parents, ...) with their
     answers. `contrast`: after a related row with its answer. Only the row's own answer is supervised. A row without
-    parents or relatives stands alone whatever it is offered.
+    parents or relatives stands alone whatever it is offered. The last answer before a chain's row is the teacher's
+    until the score of that answer's task has reached `own_answers_at`, then the model's own, written at the start of
+    every interval; null: always the teacher's.
     """
 
     single: FiniteFloat = Field(default=1.0, ge=0)
     chain: FiniteFloat = Field(default=0.0, ge=0)
     contrast: FiniteFloat = Field(default=0.0, ge=0)
+    own_answers_at: float | None = Field(default=None, gt=0, le=1)
 
     @model_validator(mode="after")
     def _is_a_mixture(self) -> "Arrangement":

@@ -88,6 +88,7 @@ class IntervalReport:
         sequence_hash: Order-independent hash of every (step, slot, task, row, arrangement offered) trained since step
             0, modulo 2**63; gathered from what the ranks really trained.
         num_arranged: Samples trained alone, in a chain and in a contrast since step 0.
+        num_own_answers: Of those in a chain, the ones trained after the model's own earlier answer.
     """
 
     attempt: int
@@ -98,6 +99,7 @@ class IntervalReport:
     train_loss: tuple[float | None, ...]
     sequence_hash: int
     num_arranged: tuple[int, int, int] = (0, 0, 0)
+    num_own_answers: int = 0
 
 
 def shown(value: object) -> str:

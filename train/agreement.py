@@ -16,7 +16,7 @@ _CLOSED = -1.0
 
 def broadcast_plan(plan: MixturePlan | None, *, stop: bool, num_tasks: int) -> tuple[MixturePlan, bool]:
     """Give rank 0's plan and stop flag to every rank; `plan` is ignored on the others. One fixed-size collective."""
-    packed = torch.zeros(_HEADER + 3 * num_tasks, dtype=torch.float64)
+    packed = torch.zeros(_HEADER + 4 * num_tasks, dtype=torch.float64)
     if plan is not None:
         packed = torch.tensor(_packed(plan, stop=stop), dtype=torch.float64)
     if dist.is_initialized():
@@ -24,7 +24,8 @@ def broadcast_plan(plan: MixturePlan | None, *, stop: bool, num_tasks: int) -> t
     numbers = packed.tolist()
     version, source, effective, stage, start, stopping = (int(value) for value in numbers[:6])
     single, chain, contrast, replay_ratio = numbers[6:_HEADER]
-    weights, bounds = numbers[_HEADER : _HEADER + num_tasks], numbers[_HEADER + num_tasks :]
+    rest = numbers[_HEADER:]
+    weights, own, bounds = rest[:num_tasks], rest[num_tasks : 2 * num_tasks], rest[2 * num_tasks :]
     windows = tuple((int(first), int(last)) for first, last in zip(bounds[::2], bounds[1::2], strict=True))
     received = MixturePlan(
         version=version,
@@ -36,6 +37,7 @@ def broadcast_plan(plan: MixturePlan | None, *, stop: bool, num_tasks: int) -> t
         arrangement=(single, chain, contrast),
         windows=() if _CLOSED in bounds else windows,
         replay_ratio=replay_ratio,
+        own_answers=tuple(task for task, is_own in enumerate(own) if is_own),
     )
     return received, bool(stopping)
 
@@ -44,7 +46,8 @@ def _packed(plan: MixturePlan, *, stop: bool) -> list[float]:
     """The plan as numbers; float64 holds each of them exactly."""
     header = (plan.version, plan.source_step, plan.effective_from_step, plan.stage, plan.stage_start_step, stop)
     bounds = [float(level) for window in plan.windows for level in window] or [_CLOSED] * (2 * len(plan.weights))
-    return [*map(float, header), *plan.arrangement, plan.replay_ratio, *plan.weights, *bounds]
+    own = [float(task in plan.own_answers) for task in range(len(plan.weights))]
+    return [*map(float, header), *plan.arrangement, plan.replay_ratio, *plan.weights, *own, *bounds]
 
 
 def assert_agreement(*values: int) -> None:

@@ -47,6 +47,7 @@ class Manifest:
         num_tokens: Supervised tokens trained per task since step 0.
         sequence_hash: Hash of all samples trained since step 0.
         num_arranged: Samples trained alone, in a chain and in a contrast since step 0.
+        num_own_answers: Of those in a chain, the ones trained after the model's own earlier answer.
     """
 
     step: int
@@ -56,6 +57,7 @@ class Manifest:
     num_tokens: tuple[int, ...]
     sequence_hash: int
     num_arranged: tuple[int, int, int]
+    num_own_answers: int
 
 
 def write_checkpoint(

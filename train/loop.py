@@ -12,6 +12,7 @@ import math
 import os
 import tempfile
 import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,14 +31,16 @@ from train.agreement import assert_agreement, broadcast_plan
 from train.checkpoint import Manifest, read_checkpoint, write_checkpoint
 from train.config import ModelConfig, TrainConfig
 from train.coordination import Coordinator, CoordinatorFactory
-from train.data.store import TokenStore
+from train.data.store import EncodedRow, TokenStore
 from train.export import export_model
-from train.model import build_model, load_snapshot, load_tokenizer, snapshot, trainable_parameters
+from train.model import build_model, load_snapshot, load_tokenizer, pad_id, snapshot, trainable_parameters
+from train.own_answers import Place, wanted_places, write_contexts
 from train.schedule import StageTraining, learning_rate
 from train.step import Stepper
-from train.stream.batch import add_hashes
+from train.stream.batch import Batch, add_hashes
 from train.stream.opening import open_stream
 from train.tally import Totals
+from train.tokenizer import stop_id
 
 _PULSE_EVERY_S = 0.5
 
@@ -137,6 +140,7 @@ class Worker:
         self.tokens = np.array(manifest.num_tokens, dtype=np.int64)
         self.sequence_hash = manifest.sequence_hash
         self.stepper.num_arranged[:] = manifest.num_arranged
+        self.stepper.num_own_answers = manifest.num_own_answers
         return manifest.engine
 
     def run(self) -> WorkerResult:
@@ -149,6 +153,7 @@ class Worker:
                 stopping = self._boundary()
                 if stopping:
                     break
+                self.stepper.contexts = self._own_contexts()
             self._train_step()
             self._pulse()
         if not stopping:
@@ -186,6 +191,30 @@ class Worker:
             self._publish()
         return stop
 
+    def _own_contexts(self) -> Mapping[Place, EncodedRow]:
+        """The chains of the coming interval that are trained after the model's own earlier answers."""
+        if not self.plan.own_answers:
+            return {}
+        places = wanted_places(self._coming_batches(), self.store, self.plan.own_answers)
+        return write_contexts(
+            self.model,
+            self.store,
+            places,
+            stop_id=stop_id(self.tokenizer),
+            pad_id=pad_id(self.tokenizer),
+            max_length=self.stepper.max_length,
+            rank=self.rank,
+            world_size=self.world_size,
+        )
+
+    def _coming_batches(self) -> Iterator[Batch]:
+        """What the stream will give until the next boundary; the stream itself does not move."""
+        ahead = open_stream(self.job.setup, supervised_lengths=self.stepper.lengths)
+        ahead.load_state_dict(self.stream.state_dict())
+        end = min(self.step + self.job.setup.interval_steps, self.job.train.steps)
+        while ahead.step < end and not ahead.ended:
+            yield ahead.next_batch()
+
     def _receive_plan(self) -> bool:
         plan, stop = self.plan, False
         if self.coordinator is not None:
@@ -216,6 +245,7 @@ class Worker:
                     train_loss=tuple(losses),
                     sequence_hash=self.sequence_hash,
                     num_arranged=self._num_arranged(),
+                    num_own_answers=self.stepper.num_own_answers,
                 )
             )
 
@@ -254,6 +284,7 @@ class Worker:
                     num_tokens=tuple(self.tokens.tolist()),
                     sequence_hash=self.sequence_hash,
                     num_arranged=self._num_arranged(),
+                    num_own_answers=self.stepper.num_own_answers,
                 )
                 write_checkpoint(Path(folder), manifest, weights=snapshot(self.model), optimizer=self.optimizer)
                 checkpoint = Checkpoint.from_directory(folder)

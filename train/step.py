@@ -9,6 +9,7 @@ number of workers; with two of them a step, 1 worker and 2 workers add the same 
 This module knows nothing of plans, evaluation or checkpoints; see `train.loop`.
 """
 
+from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Any
 
@@ -20,9 +21,10 @@ from transformers import PreTrainedTokenizerBase
 
 from train.batch import collate
 from train.config import ModelConfig, TinyModel, TrainConfig
-from train.data.arrangement import ARRANGEMENTS, SINGLE
+from train.data.arrangement import ARRANGEMENTS, CHAIN, SINGLE
 from train.data.store import EncodedRow, TokenStore
 from train.model import SupervisedLoss, pad_id, trainable_parameters, training_dtype
+from train.own_answers import Place
 from train.packing import accepts_packed
 from train.stream.batch import HASH_MASK, Batch
 from train.tally import Tally
@@ -32,10 +34,13 @@ class Stepper:
     """Model, optimiser and this rank's share of every step.
 
     Attributes:
+        max_length: Tokens of the longest training row, in any arrangement.
         tally: Losses and samples since the last boundary.
         last_loss: Mean token loss of the latest micro-batch, nats.
         largest_norm: Largest gradient norm since it was set to zero.
         num_arranged: int64 [3], samples of all ranks trained alone, as chain and as contrast since step 0.
+        num_own_answers: Of the chains, those after the model's own earlier answer.
+        contexts: Rows whose chain is trained in the model's own words; the loop sets it anew every interval.
     """
 
     def __init__(
@@ -58,8 +63,9 @@ class Stepper:
         self._pad_id = pad_id(tokenizer)
         self._optimizer = optimizer
         self._parameters = list(trainable_parameters(model).values())
+        self.max_length = _longest_row(store)
         with self._autocast():
-            self._packed = accepts_packed(model, setting=train_config.packing, max_length=_longest_row(store))
+            self._packed = accepts_packed(model, setting=train_config.packing, max_length=self.max_length)
         self._loss: Any = accelerator.prepare(SupervisedLoss(model))
         self._loss.train()
         num_tasks = len(store.task_names)
@@ -69,6 +75,8 @@ class Stepper:
         self.last_loss = torch.zeros(())
         self.largest_norm = torch.zeros((), device=self._device)
         self.num_arranged = np.zeros(len(ARRANGEMENTS), dtype=np.int64)
+        self.num_own_answers = 0
+        self.contexts: Mapping[Place, EncodedRow] = {}
 
     def train(self, batch: Batch, *, learning_rate: float, max_grad_norm: float) -> None:
         """Make the step."""
@@ -108,7 +116,11 @@ class Stepper:
 
     def _encoded(self, tasks: np.ndarray, rows: np.ndarray, arrangements: np.ndarray) -> list[EncodedRow]:
         wanted = zip(tasks.tolist(), rows.tolist(), arrangements.tolist(), strict=True)
-        return [self._store.encoded(task, row, arrangement=code) for task, row, code in wanted]
+        own = self.contexts
+        return [
+            own[task, row] if code == CHAIN and (task, row) in own else self._store.encoded(task, row, arrangement=code)
+            for task, row, code in wanted
+        ]
 
     def _seed_dropout(self, seed: int) -> None:
         """Dropout depends on (seed, step, micro-batch) alone, so that no random state has to be kept."""
@@ -132,6 +144,7 @@ class Stepper:
             if available is None:
                 available = self._available[task, code] = self._store.has_arrangement(task, code)
             counts[code] += bool(available[batch.rows[place]])
+            self.num_own_answers += code == CHAIN and (task, int(batch.rows[place])) in self.contexts
         counts[SINGLE] = len(batch.tasks) - counts.sum()
         return counts
 

@@ -18,7 +18,6 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Literal, cast
 
 import jinja2
@@ -29,6 +28,7 @@ from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedTokenizerFast
 
 from scheduler.errors import ConfigError, DataError
+from train.fast_tokenizing import Message, chat_text, token_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 ChatTemplate = Literal["auto", "none"]
 LossOn = Literal["last_answer", "every_answer"]
 Span = tuple[int, int]
-Message = tuple[str, str]
 
 PAD, BOS, EOS, USER, ASSISTANT, SYSTEM = SPECIAL_TOKENS = (
     "<pad>",
@@ -135,7 +134,7 @@ def render_prompt(
         DataError: The template does not accept these messages.
     """
     text = _prompt_text(tokenizer, messages, chat_template)
-    return _leading_ids(tokenizer, chat_template) + _ids(tokenizer, [text])[0]
+    return _leading_ids(tokenizer, chat_template) + token_ids(tokenizer, [text])[0]
 
 
 def encode_example(
@@ -188,8 +187,8 @@ def encode_examples(
         _rendered(tokenizer, messages, answer, chat_template, control_tokens, loss_on) for messages, answer in examples
     ]
     good = [item for item in rendered if isinstance(item, _Turns)]
-    before = iter(_ids(tokenizer, [text for turns in good for text in turns.before]))
-    answers = iter(_ids(tokenizer, [text for turns in good for text in turns.answers]))
+    before = iter(token_ids(tokenizer, [text for turns in good for text in turns.before]))
+    answers = iter(token_ids(tokenizer, [text for turns in good for text in turns.answers]))
     return [
         item if isinstance(item, EncodingFault) else _pieced_together(item, before, answers, leading, stop)
         for item in rendered
@@ -254,15 +253,14 @@ def _leading_ids(tokenizer: "PreTrainedTokenizerBase", chat_template: ChatTempla
     if _uses_template(tokenizer, chat_template) or tokenizer.bos_token_id is None:
         return []
     bos = cast(int, tokenizer.bos_token_id)
-    return [bos] if _ids(tokenizer, ["a"], add_special_tokens=True)[0][:1] == [bos] else []
+    return [bos] if token_ids(tokenizer, ["a"], add_special_tokens=True)[0][:1] == [bos] else []
 
 
 def _prompt_text(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Message], chat_template: ChatTemplate) -> str:
     if not _uses_template(tokenizer, chat_template):
         return "".join(f"{content}\n" for _, content in messages)
-    conversation = [{"role": role, "content": content} for role, content in messages]
     try:
-        return cast(str, tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True))
+        return chat_text(tokenizer, messages)
     except jinja2.TemplateError as error:
         roles = ", ".join(role for role, _ in messages)
         raise DataError(
@@ -334,13 +332,3 @@ def _plain_turns(prompts: Sequence[str], answers: Sequence[str], stop: str) -> _
     pairs = zip(prompts, answers, prompts[1:], strict=False)
     between = [stop + longer[len(prompt) + len(answer) :] for prompt, answer, longer in pairs]
     return _Turns(before=(prompts[0], *between), answers=tuple(answers))
-
-
-def _ids(
-    tokenizer: "PreTrainedTokenizerBase", texts: list[str], *, add_special_tokens: bool = False
-) -> list[list[int]]:
-    if not texts:
-        return []
-    encode = partial(tokenizer, add_special_tokens=add_special_tokens, verbose=False)
-    encoding = encode(texts, return_attention_mask=False, return_token_type_ids=False)
-    return cast(list[list[int]], encoding["input_ids"])

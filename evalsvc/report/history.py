@@ -36,10 +36,10 @@ from scheduler.records import (
     SkippedRecord,
     StageRecord,
 )
-from scheduler.setup import EngineSetup
+from scheduler.setup import EngineSetup, sample_cap
 from scheduler.signals import IntervalReport, TaskSignal
 
-EventKind = Literal["restart", "actor", "stage", "late", "skipped", "refused", "end"]
+EventKind = Literal["restart", "actor", "stage", "late", "skipped", "refused", "used_up", "end"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +205,19 @@ class RunHistory:
                 f"step {report.step} was trained under plan {report.plan_version}, which the ledger does not hold; "
                 f"it has the plans {[plan.version for plan in self.plans]}"
             )
+        before = self.boundaries[-1].report.num_samples if self.boundaries else (0,) * len(report.num_samples)
         self.boundaries.append(Boundary(report=report, plan=plan, staleness_steps=record.staleness_steps))
+        self._used_up(report, before)
+
+    def _used_up(self, report: IntervalReport, before: tuple[int, ...]) -> None:
+        """Note the tasks that reached their repetition cap since the boundary before."""
+        setup = self.run_setup
+        for task, rows, now, then in zip(setup.tasks, setup.num_rows, report.num_samples, before, strict=True):
+            cap = sample_cap(task.repetition, num_rows=rows)
+            if cap is not None and then < cap <= now:
+                after = "its share goes to the others" if task.repetition.then == "redistribute" else "the run ends"
+                text = f"By step {report.step} {task.name} was trained {cap} times, its repetition cap: {after}."
+                self._happened(report.step, "used_up", text)
 
     def _event(self, record: StageRecord | LateRecord | SkippedRecord | RefusedRecord | RestartRecord) -> None:
         match record:
@@ -239,7 +251,7 @@ def _undone(event: Event, step: int, version: int) -> bool:
     match event.kind:
         case "stage":
             return event.superseded or (event.plan_version is not None and event.plan_version > version)
-        case "late" | "skipped" | "refused" | "end":
+        case "late" | "skipped" | "refused" | "used_up" | "end":
             return event.superseded or event.step > step
         case "restart" | "actor":
             return False

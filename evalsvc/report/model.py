@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from evalsvc.report.history import RunHistory
 from evalsvc.report.schema import (
     SCHEMA_VERSION,
+    Arranged,
     Components,
     DecisionReport,
     Report,
@@ -24,7 +25,7 @@ from evalsvc.report.schema import (
 )
 from evalsvc.report.words import change_sentence, guard_sentences, heat_contributions
 from scheduler.records import DecisionRecord, Record, TaskDecision
-from scheduler.setup import EngineSetup
+from scheduler.setup import EngineSetup, WeightUnit
 from scheduler.signals import TaskSignal
 
 __all__ = ["Report", "RowCounts", "RunFacts", "build_report"]
@@ -61,7 +62,9 @@ def build_report(records: Iterable[Record], facts: RunFacts) -> Report:
         num_attempts=len(history.attempts),
         stage_boundary_step=_stage_boundary(segments),
         end_reason=history.end.reason if history.end else None,
-        max_share_error_samples=_max_share_error(segments, history.task_names),
+        weight_unit=setup.mixture.weight_unit,
+        max_share_error=_max_share_error(segments, history.task_names, setup.mixture.weight_unit),
+        arranged=_arranged(history),
         max_staleness_steps=max((boundary.staleness_steps for boundary in history.boundaries), default=0),
         wall_seconds=dict(facts.wall_seconds),
         rows=dict(facts.rows),
@@ -84,11 +87,13 @@ def _segments(history: RunHistory) -> tuple[Segment, ...]:
     """Cut the trained steps at the boundaries; the steps before the first boundary belong to the initial plan."""
     names = history.task_names
     start_step, plan, counts = 0, history.plans[0], (0,) * len(names)
+    tokens = counts
     segments: list[Segment] = []
     for boundary in history.boundaries:
         report = boundary.report
         if report.step > start_step:
             served = [after - before for after, before in zip(report.num_samples, counts, strict=True)]
+            trained = [after - before for after, before in zip(report.num_tokens, tokens, strict=True)]
             segments.append(
                 Segment(
                     start_step=start_step,
@@ -97,9 +102,10 @@ def _segments(history: RunHistory) -> tuple[Segment, ...]:
                     stage=plan.stage,
                     weights=dict(zip(names, plan.weights, strict=True)),
                     samples=dict(zip(names, served, strict=True)),
+                    tokens=dict(zip(names, trained, strict=True)),
                 )
             )
-        start_step, plan, counts = report.step, boundary.plan, report.num_samples
+        start_step, plan, counts, tokens = report.step, boundary.plan, report.num_samples, report.num_tokens
     return tuple(segments)
 
 
@@ -108,12 +114,20 @@ def _stage_boundary(segments: Sequence[Segment]) -> int | None:
     return next((after.start_step for before, after in pairs if after.stage != before.stage), None)
 
 
-def _max_share_error(segments: Sequence[Segment], names: Sequence[str]) -> float:
+def _arranged(history: RunHistory) -> Arranged:
+    if not history.boundaries:
+        return Arranged(0, 0, 0, 0)
+    report = history.boundaries[-1].report
+    return Arranged(*report.num_arranged, report.num_own_answers)
+
+
+def _max_share_error(segments: Sequence[Segment], names: Sequence[str], unit: WeightUnit) -> float:
     served, owed, worst = dict.fromkeys(names, 0), dict.fromkeys(names, 0.0), 0.0
     for segment in segments:
-        total = sum(segment.samples.values())
+        of_segment = segment.served(unit)
+        total = sum(of_segment.values())
         for name in names:
-            served[name] += segment.samples[name]
+            served[name] += of_segment[name]
             owed[name] += segment.weights[name] * total
             worst = max(worst, abs(served[name] - owed[name]))
     return worst
@@ -121,16 +135,18 @@ def _max_share_error(segments: Sequence[Segment], names: Sequence[str]) -> float
 
 def _tasks(history: RunHistory, segments: Sequence[Segment], facts: RunFacts) -> dict[str, TaskReport]:
     setup = history.run_setup
-    total = sum(sum(segment.samples.values()) for segment in segments)
+    unit = setup.mixture.weight_unit
+    total = sum(sum(segment.served(unit).values()) for segment in segments)
     last_weights = (
         segments[-1].weights if segments else dict(zip(history.task_names, history.plans[0].weights, strict=True))
     )
     last_decisions = {task.task: task for decision in history.decisions for task in decision.tasks}
     reports: dict[str, TaskReport] = {}
-    for spec, first_weight in zip(setup.tasks, history.plans[0].weights, strict=True):
+    for spec, first_weight, num_rows in zip(setup.tasks, history.plans[0].weights, setup.num_rows, strict=True):
         name, signals = spec.name, history.signals[spec.name]
         samples = sum(segment.samples[name] for segment in segments)
-        owed = sum(segment.weights[name] * sum(segment.samples.values()) for segment in segments)
+        served = sum(segment.served(unit)[name] for segment in segments)
+        owed = sum(segment.weights[name] * sum(segment.served(unit).values()) for segment in segments)
         decided = last_decisions.get(name)
         reports[name] = TaskReport(
             kind=spec.kind,
@@ -142,8 +158,10 @@ def _tasks(history: RunHistory, segments: Sequence[Segment], facts: RunFacts) ->
             first_weight=first_weight,
             last_weight=last_weights[name],
             target_share=owed / total if total else None,
-            realised_share=samples / total if total else None,
+            realised_share=served / total if total else None,
             samples=samples,
+            tokens=sum(segment.tokens[name] for segment in segments),
+            epochs=samples / num_rows,
             heat=decided.heat if decided else None,
             learnability=decided.learnability if decided else None,
             components=_components(decided) if decided else None,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from evalsvc.report.history import Event
 from scheduler.records import TaskDecision
+from scheduler.setup import WeightUnit
 from scheduler.task import Kind, Tier
 
 SCHEMA_VERSION = 1
@@ -74,6 +75,8 @@ class TaskReport:
     target_share: float | None
     realised_share: float | None
     samples: int
+    tokens: int
+    epochs: float
     heat: float | None
     learnability: float | None
     components: Components | None
@@ -123,7 +126,7 @@ class ScorePoint:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Steps [start_step, end_step) trained under one plan, and the samples each task was served in them."""
+    """Steps [start_step, end_step) trained under one plan, and the samples and supervised tokens served in them."""
 
     start_step: int
     end_step: int
@@ -131,6 +134,21 @@ class Segment:
     stage: int
     weights: dict[str, float]
     samples: dict[str, int]
+    tokens: dict[str, int]
+
+    def served(self, unit: WeightUnit) -> dict[str, int]:
+        """What weights are shares of: samples or tokens."""
+        return self.samples if unit == "samples" else self.tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Arranged:
+    """Samples by how they were put before the model; `own_answers` of the chains followed the model's own answer."""
+
+    single: int
+    chain: int
+    contrast: int
+    own_answers: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,8 +168,9 @@ class Report:
         num_steps: Optimiser steps trained and kept.
         num_plans: Plans that survived, the initial one included.
         stage_boundary_step: First step trained in stage 2; None if never.
-        max_share_error_samples: Greatest distance, over tasks and boundaries, between the samples a task was served and
-            the samples its weights called for up to there.
+        weight_unit: What weights and shares are shares of.
+        max_share_error: Greatest distance, over tasks and boundaries, between what a task was served and what its
+            weights called for up to there, in that unit.
         segments: The run's steps by plan, in order.
         notable: Sentences on the greatest changes, the change of stage and the guards that held.
     """
@@ -171,7 +190,9 @@ class Report:
     num_attempts: int
     stage_boundary_step: int | None
     end_reason: str | None
-    max_share_error_samples: float
+    weight_unit: WeightUnit
+    max_share_error: float
+    arranged: Arranged
     max_staleness_steps: int
     wall_seconds: dict[str, float]
     rows: dict[str, RowCounts]

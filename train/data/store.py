@@ -27,8 +27,7 @@ from scheduler.errors import DataError
 from train.config import SplitName
 from train.data.arrangement import CHAIN, CONTRAST, SINGLE
 from train.data.lineage import read_lineage
-from train.data.preparing.spill import parse_messages
-from train.data.row import Message
+from train.data.row import Message, parse_messages
 from train.data.split import SPLITS
 
 SCHEMA_VERSION = 2

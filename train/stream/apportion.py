@@ -38,7 +38,8 @@ ONE = 1 << UNIT_BITS
 MAX_BATCH_SIZE = 1 << 14
 MAX_BLOCK_SAMPLES = 1 << 14
 _NEVER = np.int64(1) << 62
-_FEW_WAITING = 256
+_TINY_RATE = 1e-200
+_FEW_WAITING = 2048
 
 
 def to_units(weights: np.ndarray, *, one: int = ONE) -> np.ndarray:
@@ -90,7 +91,7 @@ def apportion_quotas(quotas: np.ndarray, rates: np.ndarray) -> np.ndarray:
 
     Args:
         quotas: int64 [K] in units, summing to the batch size times `ONE`.
-        rates: int64 [K] in units per step, >= 0; only their proportions matter.
+        rates: int64 [K] in units per step, >= 0. They say when the next sample falls due, in whole steps.
 
     Returns:
         int64 [K] samples per task, summing to the batch size.
@@ -102,7 +103,7 @@ def apportion_quotas(quotas: np.ndarray, rates: np.ndarray) -> np.ndarray:
         return _largest_quotas_first(quotas, counts, batch_size)
     fractions = quotas & (ONE - 1)
     candidates = np.flatnonzero((quotas > 0) & (fractions > 0))
-    deadlines = _ceil_div(ONE - fractions[candidates], rates[candidates])
+    deadlines = _steps_until_due(ONE - fractions[candidates], rates[candidates])
     counts[candidates[np.argsort(deadlines, kind="stable")[:num_spare]]] += 1
     return counts
 
@@ -111,7 +112,7 @@ def apportion_block(debts: np.ndarray, rates: np.ndarray, *, num_steps: int) -> 
     """Tasks served in the next steps under one plan: what `apportion_step`, step by step, would serve.
 
     Costs O(K + samples log samples) for the block: every sample's release and deadline are known in closed form, so one
-    sort ranks all samples of the block and a heap of ranks runs earliest deadline first. Of the samples released at
+    sort ranks all samples of the block and a queue of ranks runs earliest deadline first. Of the samples released at
     once, as many as the block holds are enough to rank; `_may_be_served` finds their tasks without a sort.
 
     Args:
@@ -123,43 +124,44 @@ def apportion_block(debts: np.ndarray, rates: np.ndarray, *, num_steps: int) -> 
         int32 [S, B], 1 <= S <= num_steps. S is smaller when more falls due in step S + 1 than the batch holds.
     """
     batch_size = int(rates.sum() >> UNIT_BITS)
-    num_released = np.maximum(-(-(debts + num_steps * rates) >> UNIT_BITS), 0)
-    if len(debts) > 4 * num_steps * batch_size:
-        kept = _may_be_served(debts, rates, num_released, num_served=num_steps * batch_size)
-        num_released = np.where(kept, num_released, 0)
-    tasks = np.repeat(np.arange(len(debts)), num_released)
-    first_job = np.cumsum(num_released) - num_released
-    served_before = (np.arange(len(tasks)) - first_job[tasks]) << UNIT_BITS
-    ahead, task_rates = served_before - debts[tasks], rates[tasks]
-    releases = np.maximum(ahead // np.maximum(task_rates, 1), 0)
-    deadlines = np.maximum(_ceil_div(ahead + ONE, task_rates) - 1, 0)
+    claims = debts + num_steps * rates
+    active = np.flatnonzero(claims > 0)
+    if len(active) > 2 * num_steps * batch_size:
+        active = active[_may_be_served(debts[active], rates[active], num_served=num_steps * batch_size)]
+    num_released = _ceil_div(claims[active], np.int64(ONE))
+    places = np.repeat(np.arange(len(active)), num_released)
+    served_before = (np.arange(len(places)) - (np.cumsum(num_released) - num_released)[places]) << UNIT_BITS
+    ahead, own_rates = served_before - debts[active][places], rates[active][places]
+    releases = np.maximum(ahead // np.maximum(own_rates, 1), 0)
+    deadlines = np.maximum(_steps_until_due(ahead + ONE, own_rates) - 1, 0)
 
     order = np.argsort(deadlines, kind="stable")
     served_ranks = _earliest_deadline_first(releases[order], num_steps=num_steps, batch_size=batch_size)
-    steps_served = np.full(len(tasks), num_steps)
+    by_rank = deadlines[order]
+    steps_served = np.full(len(places), num_steps)
     steps_served[served_ranks] = np.arange(num_steps * batch_size) // batch_size
-    overdue = steps_served > deadlines[order]
-    num_kept = int(deadlines[order][overdue].min()) if overdue.any() else num_steps
+    overdue = steps_served > by_rank
+    num_kept = int(by_rank[np.argmax(overdue)]) if overdue.any() else num_steps
     if num_kept == 0:
         return np.repeat(np.arange(len(debts), dtype=np.int32), apportion_step(debts, rates))[None, :]
-    return tasks[order][served_ranks].astype(np.int32).reshape(num_steps, batch_size)[:num_kept]
+    tasks = active.astype(np.int32)[places[order[served_ranks[: num_kept * batch_size]]]]
+    return tasks.reshape(num_kept, batch_size)
 
 
-def _may_be_served(debts: np.ndarray, rates: np.ndarray, num_released: np.ndarray, *, num_served: int) -> np.ndarray:
+def _may_be_served(debts: np.ndarray, rates: np.ndarray, *, num_served: int) -> np.ndarray:
     """bool [K]: tasks released later, and of those released at once the first `num_served` by deadline and any ties.
 
     The jobs of a task left out wait behind more than `num_served` others from the first step to the last. Were one of
     them overdue, so were one of those, and no later. Deadlines are estimated in float64 and rounded up with a margin
-    far above its error, which can only let more in.
+    far above its error, which can only let more in; a rate of zero stands as one too small to fall due in time.
     """
-    at_once = np.flatnonzero((debts > 0) & (num_released > 0))
-    kept = np.ones(len(debts), dtype=bool)
-    if len(at_once) > num_served + 1:
-        own = rates[at_once].astype(np.float64)
-        deadlines = np.divide(ONE - debts[at_once], own, out=np.full(len(own), np.inf), where=own > 0)
+    at_once = debts > 0
+    deadlines = (ONE - debts[at_once]) / np.maximum(rates[at_once], _TINY_RATE)
+    if len(deadlines) > num_served + 1:
         last = np.partition(deadlines, num_served)[num_served]
-        kept[at_once] = deadlines <= np.ceil(max(last, 1.0) * (1 + 1e-9)) * (1 + 1e-9)
-    return kept
+        at_once[at_once] = deadlines > np.ceil(max(last, 1.0) * (1 + 1e-9)) * (1 + 1e-9)
+        return ~at_once
+    return np.ones(len(debts), dtype=bool)
 
 
 def _earliest_deadline_first(releases: np.ndarray, *, num_steps: int, batch_size: int) -> np.ndarray:
@@ -196,7 +198,11 @@ def _largest_quotas_first(quotas: np.ndarray, num_due: np.ndarray, batch_size: i
     return np.bincount(chosen, minlength=len(quotas))
 
 
-def _ceil_div(numerators: np.ndarray, rates: np.ndarray) -> np.ndarray:
+def _steps_until_due(numerators: np.ndarray, rates: np.ndarray) -> np.ndarray:
     """Steps until a target grows by `numerators` (rounded up); `_NEVER` for what is still ahead of a rate of zero."""
-    steps = -(-numerators // np.maximum(rates, 1))
+    steps = _ceil_div(numerators, np.maximum(rates, 1))
     return np.where((rates == 0) & (numerators > 0), _NEVER, steps)
+
+
+def _ceil_div(numerators: np.ndarray, divisors: np.ndarray) -> np.ndarray:
+    return -(-numerators // divisors)

@@ -142,7 +142,7 @@ class TokenPlanner:
             leaving = np.arange(len(own)) == draws.beyond
             left = now.left | leaving
             stayers = weights_of_stayers(plan_weights, left)
-            if stayers is None or self._limits.stops[draws.beyond]:
+            if stayers is None or (self._limits.stops[draws.beyond] and plan_weights[draws.beyond] > 0):
                 return ended
             own, now = stayers, Standing(now.served, hand_over(now.debts, leaving, stayers), left)
         tasks = np.concatenate([part.tasks for part in parts])[None, :]

@@ -6,7 +6,7 @@ import numpy as np
 
 from scheduler.errors import ConfigError, DataError
 from train.stream.permutation import hash_fields
-from train.stream.tokens import MAX_ROW_TOKENS
+from train.stream.tokens import MAX_ROW_TOKENS, MAX_TASKS
 
 
 class RowLengths:
@@ -17,7 +17,7 @@ class RowLengths:
         longest: Supervised tokens of the longest row.
 
     Raises:
-        ConfigError: There is not one length per row.
+        ConfigError: There is not one length per row, or more than 2**14 tasks.
         DataError: A row has no supervised token, or more than 2**16.
     """
 
@@ -25,6 +25,11 @@ class RowLengths:
         sizes = [len(own) for own in lengths]
         if sizes != num_rows.tolist():
             raise ConfigError(f"supervised_lengths are of {sizes} rows, the tasks have {num_rows.tolist()}")
+        if len(sizes) > MAX_TASKS:
+            raise ConfigError(
+                f"the mixture has {len(sizes)} tasks; with weight_unit: tokens at most {MAX_TASKS} fit: "
+                "merge tasks, or use weight_unit: samples"
+            )
         self._lengths = np.concatenate(lengths).astype(np.int32)
         self._first_rows = np.cumsum(num_rows) - num_rows
         self.longest = int(self._lengths.max())

@@ -18,6 +18,7 @@ What this does not do: read rows, tokenise, or decide weights.
 from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,8 @@ from train.stream.walk import LevelWalk, TaskWalk
 
 __all__ = ["HASH_MASK", "Batch", "MixtureStream", "add_hashes", "sequence_hash", "slots_hash"]
 
-_FIRST_LOOKAHEAD_STEPS = 16
+_FIRST_LOOKAHEAD_STEPS = 32
+_SUM_TOLERANCE = 1e-6
 
 
 class MixtureStream:
@@ -55,7 +57,8 @@ class MixtureStream:
         repetition: How often each task's rows may be trained and what follows; empty: without end.
         supervised_lengths: int [rows] per task, each 1 to 2**16, in row order: weights are shares of tokens.
             None: of samples.
-        lookahead_steps: Steps planned at first after a change of plan; what is drawn does not depend on it.
+        lookahead_steps: Most steps planned at first after a change of plan, fewer if the plan before lasted fewer;
+            what is drawn does not depend on it.
 
     Raises:
         DataError: A task has no rows, or a row no supervised token, or too many.
@@ -151,7 +154,10 @@ class MixtureStream:
 
     @property
     def ended(self) -> bool:
-        """Whether the next step cannot be filled: a task under `stop` is used up, or all tasks with a weight are."""
+        """Whether the next step cannot be filled under the plan in force; a new plan may go on.
+
+        Either a task under `stop` would have to give more than it has, or no task with a weight has anything left.
+        """
         if self._weights is None or self._limits.is_open or self._position < self._num_planned:
             return False
         self._plan_block()
@@ -287,17 +293,20 @@ class MixtureStream:
         values = np.asarray(weights, dtype=np.float64)
         if values.shape != (self.num_tasks,):
             raise ConfigError(f"weights have shape {values.shape}; the stream has {self.num_tasks} tasks")
-        if not np.isfinite(values).all() or (values < 0).any():
+        total = float(values.sum())
+        if not (values.min() >= 0 and np.isfinite(total)):
             task = int(np.argmin(np.where(np.isfinite(values), values, -np.inf)))
             raise ConfigError(f"the weight of task {task} is {values[task]}; give a finite number >= 0")
-        if abs(values.sum() - 1.0) > 1e-6:
-            raise ConfigError(f"weights sum to {float(values.sum())!r}; normalise them to sum to one")
+        if abs(total - 1.0) > _SUM_TOLERANCE:
+            raise ConfigError(f"weights sum to {total!r}; normalise them to sum to one")
         return to_units(values, one=self._one)
 
     def _take(self, units: np.ndarray, *, changed: bool) -> None:
         if changed or self._weights is None or not np.array_equal(units, self._weights):
+            num_steps_lasted = self.step - self._plan_begun_at
             self._restart(self.step, self._standing())
             self._weights = units
+            self._lookahead_steps = min(num_steps_lasted or self._first_lookahead, self._first_lookahead)
 
     def _begin(self) -> None:
         """Stand at step 0 without a plan."""
@@ -310,12 +319,13 @@ class MixtureStream:
 
     def _restart(self, step: int, standing: Standing) -> None:
         """Stand at `step` with nothing planned ahead."""
-        empty = np.empty((0, self._batch_size), dtype=np.int32)
-        self._block = Block(standing, standing.served, empty)
-        self._block_step, self._position = step, 0
-        self._num_planned = 0
+        self._stand(step, Block(standing, standing.served, np.empty((0, self._batch_size), dtype=np.int32)))
+        self._plan_begun_at, self._lookahead_steps = step, self._first_lookahead
+
+    def _stand(self, step: int, block: Block) -> None:
+        self._block, self._block_step, self._position = block, step, 0
+        self._num_planned = len(block.tasks)
         self._slots: Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]] | None = None
-        self._lookahead_steps = self._first_lookahead
 
     def _standing(self) -> Standing:
         return self._block.standing(self._position)
@@ -330,21 +340,17 @@ class MixtureStream:
             )
 
     def _plan_block(self) -> None:
-        """Plan a few steps after a change of plan, then twice as many each time, until remainders are in the way."""
+        """Plan as many steps as the last plan lasted, then twice as many each time, until remainders are in the way."""
         if self._weights is None:
             raise ConfigError("the mixture stream has no weights yet; call set_weights before the first batch")
-        lookahead_steps = min(self._lookahead_steps, longest_block(self._batch_size))
-        self._restart(self.step, self._standing())
-        self._block = self._planner.plan(self._block.start, self._weights, num_steps=lookahead_steps)
-        self._num_planned = len(self._block.tasks)
-        if self._num_planned == lookahead_steps:
-            self._lookahead_steps = 2 * lookahead_steps
+        num_steps = min(self._lookahead_steps, longest_block(self._batch_size))
+        self._stand(self.step, self._planner.plan(self._standing(), self._weights, num_steps=num_steps))
+        self._lookahead_steps = 2 * max(1, self._num_planned)
 
     def _draw_slots(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """(tasks, rows, arrangements) of the planned steps that are left, each [B] in slot order."""
+        shape = self._block.tasks.shape
         tasks = shuffle_slots(self._block.tasks, first_step=self._block_step, seed=self._seed)
-        flat = tasks.ravel().astype(np.int64)
-        numbers = self._block.start.served[flat] + occurrences(flat, num_tasks=self.num_tasks)
-        rows = self._walk.rows(flat, numbers).reshape(tasks.shape)
-        arrangements = self._arrangements.codes(flat, numbers).reshape(tasks.shape)
-        return zip(tasks[self._position :], rows[self._position :], arrangements[self._position :], strict=True)
+        numbers = self._block.start.served[tasks] + occurrences(tasks)
+        drawn = (tasks.astype(np.int32), self._walk.rows(tasks, numbers), self._arrangements.codes(tasks, numbers))
+        return islice(zip(*(each.reshape(shape) for each in drawn), strict=True), self._position, None)

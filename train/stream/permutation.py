@@ -16,22 +16,21 @@ What this is not: cryptography. The mixing function is fast and statistically so
 
 import numpy as np
 
-_GAMMA = np.uint64(0x9E3779B97F4A7C15)
-_MULTIPLIER_A = np.uint64(0xBF58476D1CE4E5B9)
-_MULTIPLIER_B = np.uint64(0x94D049BB133111EB)
-_SHIFT_A, _SHIFT_B, _SHIFT_C = np.uint64(30), np.uint64(27), np.uint64(31)
+_GAMMA, _MULTIPLIER_A, _MULTIPLIER_B = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
+_SHIFT_A, _SHIFT_B, _SHIFT_C = 30, 27, 31
+# As arrays of no dimension they cost numpy half of what its scalars do, per operation.
+_ADDEND, _FACTOR_A, _FACTOR_B = (np.array(value, np.uint64) for value in (_GAMMA, _MULTIPLIER_A, _MULTIPLIER_B))
+_BITS_A, _BITS_B, _BITS_C = (np.array(value, np.uint64) for value in (_SHIFT_A, _SHIFT_B, _SHIFT_C))
+_ONE_BIT = np.array(1, np.uint64)
 _NUM_ROUNDS = 8
 _MIN_BITS = 6
-_FEW = 16
+_FEW = 3
 _MASK64 = (1 << 64) - 1
-_GAMMA_INT, _MULTIPLIER_A_INT, _MULTIPLIER_B_INT = int(_GAMMA), int(_MULTIPLIER_A), int(_MULTIPLIER_B)
 
 
 def mix64(values: np.ndarray) -> np.ndarray:
     """Scramble uint64 values (any shape but scalar): a bijection whose every output bit depends on every input bit."""
-    mixed = (values ^ (values >> _SHIFT_A)) * _MULTIPLIER_A
-    mixed = (mixed ^ (mixed >> _SHIFT_B)) * _MULTIPLIER_B
-    return mixed ^ (mixed >> _SHIFT_C)
+    return _mix(values.copy(), np.empty_like(values))
 
 
 def hash_fields(*fields: np.ndarray | int) -> np.ndarray:
@@ -43,9 +42,15 @@ def hash_fields(*fields: np.ndarray | int) -> np.ndarray:
     Returns:
         uint64, of the broadcast shape (at least one-dimensional).
     """
-    state = np.zeros(1, dtype=np.uint64)
-    for field in fields:
-        state = mix64((state ^ np.atleast_1d(np.asarray(field)).astype(np.uint64)) + _GAMMA)
+    prefix, num_plain = 0, 0
+    while num_plain < len(fields) and isinstance(fields[num_plain], int):
+        prefix = _mix_int((prefix ^ int(fields[num_plain])) + _GAMMA & _MASK64)
+        num_plain += 1
+    state = np.array([prefix], dtype=np.uint64)
+    for field in fields[num_plain:]:
+        state = state ^ np.asarray(field).astype(np.uint64)
+        state += _ADDEND
+        state = _mix(state, np.empty_like(state))
     return state
 
 
@@ -61,28 +66,44 @@ def permute(positions: np.ndarray, num_rows: np.ndarray, keys: np.ndarray) -> np
         int64 [N] rows. Over all positions of one shuffle each row comes exactly once.
     """
     num_bits = np.maximum(np.frexp(num_rows - 1)[1], _MIN_BITS).astype(np.uint64)
-    rows = _feistel(positions.astype(np.uint64), num_bits, keys)
-    sizes = num_rows.astype(np.uint64)
-    rows[sizes == 1] = 0
+    rows, sizes = positions.astype(np.uint64), num_rows.astype(np.uint64)
+    rows = _feistel(rows, num_bits, keys)
+    rows[sizes == _ONE_BIT] = 0
     outside = np.flatnonzero(rows >= sizes)
     while outside.size > _FEW:
-        rows[outside] = _feistel(rows[outside], num_bits[outside], keys[outside])
-        outside = outside[rows[outside] >= sizes[outside]]
+        again = _feistel(rows[outside], num_bits[outside], keys[outside])
+        rows[outside] = again
+        outside = outside[again >= sizes[outside]]
     for place in outside.tolist():
         rows[place] = _walk(int(rows[place]), int(num_bits[place]), int(keys[place]), size=int(sizes[place]))
-    return rows.astype(np.int64)
+    return rows.view(np.int64)
+
+
+def _mix(values: np.ndarray, scratch: np.ndarray) -> np.ndarray:
+    """`mix64` in place; `scratch` is as large as `values`."""
+    np.right_shift(values, _BITS_A, scratch)
+    np.bitwise_xor(values, scratch, values)
+    np.multiply(values, _FACTOR_A, values)
+    np.right_shift(values, _BITS_B, scratch)
+    np.bitwise_xor(values, scratch, values)
+    np.multiply(values, _FACTOR_B, values)
+    np.right_shift(values, _BITS_C, scratch)
+    return np.bitwise_xor(values, scratch, values)
 
 
 def _feistel(values: np.ndarray, num_bits: np.ndarray, keys: np.ndarray) -> np.ndarray:
     """One pass of the network over [0, 2**num_bits); after an even number of rounds the sides are as wide as before."""
-    one = np.uint64(1)
-    right_bits = num_bits >> one
-    left_mask, right_mask = (one << (num_bits - right_bits)) - one, (one << right_bits) - one
+    right_bits = num_bits >> _ONE_BIT
+    left_mask, right_mask = (_ONE_BIT << (num_bits - right_bits)) - _ONE_BIT, (_ONE_BIT << right_bits) - _ONE_BIT
     left, right = values >> right_bits, values & right_mask
-    round_keys = keys
+    round_keys, mixed, scratch = keys.copy(), np.empty_like(values), np.empty_like(values)
     for _ in range(_NUM_ROUNDS):
-        round_keys = round_keys + _GAMMA
-        left, right = right, left ^ (mix64(round_keys ^ right) & left_mask)
+        round_keys += _ADDEND
+        np.bitwise_xor(round_keys, right, mixed)
+        _mix(mixed, scratch)
+        mixed &= left_mask
+        left ^= mixed
+        left, right = right, left
         left_mask, right_mask = right_mask, left_mask
     return (left << right_bits) | right
 
@@ -94,15 +115,15 @@ def _walk(value: int, num_bits: int, key: int, *, size: int) -> int:
         left_mask, right_mask = (1 << (num_bits - right_bits)) - 1, (1 << right_bits) - 1
         left, right, round_key = value >> right_bits, value & right_mask, key
         for _ in range(_NUM_ROUNDS):
-            round_key = round_key + _GAMMA_INT & _MASK64
-            left, right = right, left ^ (_mix64(round_key ^ right) & left_mask)
+            round_key = round_key + _GAMMA & _MASK64
+            left, right = right, left ^ (_mix_int(round_key ^ right) & left_mask)
             left_mask, right_mask = right_mask, left_mask
         value = left << right_bits | right
     return value
 
 
-def _mix64(value: int) -> int:
+def _mix_int(value: int) -> int:
     """`mix64` of one plain integer."""
-    value = (value ^ value >> 30) * _MULTIPLIER_A_INT & _MASK64
-    value = (value ^ value >> 27) * _MULTIPLIER_B_INT & _MASK64
-    return value ^ value >> 31
+    value = (value ^ value >> _SHIFT_A) * _MULTIPLIER_A & _MASK64
+    value = (value ^ value >> _SHIFT_B) * _MULTIPLIER_B & _MASK64
+    return value ^ value >> _SHIFT_C

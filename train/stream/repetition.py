@@ -5,13 +5,14 @@ different from a mixture without caps. In that very step it gives what it has le
 the others. What it was still owed, this step's quota included, is handed over to them in proportion to their weights;
 from then on their weights are renormalised and its debt is zero.
 
-Bounds. A task leaves with a claim above zero (its turn had come), so no debt of another falls by it: all debts stay
-above -1 sample (token mode: above minus the longest row), and as they sum to zero none reaches the number of tasks
-that are left, times that. This is proved, not tight.
-A claim is worked off like any other remainder.
+Bounds. A task leaves with a claim of at least zero (its turn had come), so no debt of another falls by it: all debts
+stay above -1 sample (token mode: above minus the longest row), and as they sum to zero none reaches the number of tasks
+that are left, times that. This is proved, not tight. A claim is worked off like any other remainder.
 
-A step ends the stream, and is not drawn, if a task under `stop` would have to give more than it has, or if no task with
-a weight is left to fill it. All of this follows from seed, step and plans; block lengths play no part.
+A step ends the stream, and is not drawn, if a task under `stop` that has a weight would have to give more than it has,
+or if no task with a weight is left to fill it. A task of weight 0 that is still owed a sample it does not have leaves,
+whatever its rule: no share of the plan in force is missed. All of this follows from seed, step and plans; block lengths
+play no part.
 """
 
 from collections.abc import Sequence
@@ -116,17 +117,18 @@ def fill_step(
     """
     before = allowed < 0
     leaving = np.zeros_like(before)
-    quotas = debts + weights * batch_size
+    rates = weights * batch_size
+    quotas = debts + rates
     while True:
         own = np.where(leaving, 0, weights)
         if not own.any():
             return None
         claims = hand_over(quotas - np.where(leaving, allowed << UNIT_BITS, 0), leaving, own)
-        counts = apportion_quotas(claims, own)
+        counts = apportion_quotas(claims, np.where(leaving, 0, rates))
         exceeding = (counts > allowed) & ~before & ~leaving
         if not exceeding.any():
             served = counts + np.where(leaving, allowed, 0)
             return Filled(served, claims - counts * ONE, before | leaving)
-        if limits.stops[exceeding].any():
+        if (limits.stops & exceeding & (weights > 0)).any():
             return None
         leaving |= exceeding

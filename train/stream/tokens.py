@@ -24,8 +24,8 @@ to zero none reaches (K - 1)·L. This is proved, not tight.
 
 A task of weight 0 is served only while it is owed tokens and no task with a weight has a debt >= 0.
 
-Units are 2**-32 token: a block of at most 2**30 tokens (a step of 2**14 samples of 2**16 tokens) times a weight of at
-most 2**32 units stays within int64.
+Units are 2**-32 token. What a task gains over a block, at most 2**30 tokens (2**14 samples of 2**16 tokens) times a
+weight of at most 2**32 units, is 2**62, and debts below (K - 1)·L leave room for it in int64 up to `MAX_TASKS` tasks.
 """
 
 from collections.abc import Callable
@@ -38,6 +38,7 @@ TOKEN_BITS = 32
 TOKEN_ONE = 1 << TOKEN_BITS
 MAX_ROW_TOKENS = 1 << 16
 MAX_HORIZON = 1 << 30
+MAX_TASKS = 1 << 14
 _NEVER = np.int64(1) << 62
 
 LengthsOf = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -87,7 +88,7 @@ def draw_tokens(
         lengths_of: Lengths of each task's next samples.
     """
     limits = np.where(allowed < 0, 0, debts + horizon * weights + (weights == 0))
-    jobs = _jobs_within(limits, allowed, mean_lengths, lengths_of)
+    jobs = _jobs_within(limits, allowed, mean_lengths, lengths_of, num_samples=num_samples)
     starts, finishes = _tags(jobs, debts, weights)
     order = np.argsort(finishes, kind="stable")
     ranks = np.empty_like(order)
@@ -106,10 +107,15 @@ def draw_tokens(
     return Draws(jobs.tasks[chosen].astype(np.int32), jobs.lengths[chosen], beyond)
 
 
-def _jobs_within(limits: np.ndarray, allowed: np.ndarray, mean_lengths: np.ndarray, lengths_of: LengthsOf) -> _Jobs:
-    """Every sample with a start tag before the horizon: fewer than `limits` units come before it in its task."""
+def _jobs_within(
+    limits: np.ndarray, allowed: np.ndarray, mean_lengths: np.ndarray, lengths_of: LengthsOf, *, num_samples: int
+) -> _Jobs:
+    """Every sample with a start tag before the horizon: fewer than `limits` units come before it in its task.
+
+    Of one task no more than `num_samples` are drawn, so no more are listed.
+    """
     taking = np.flatnonzero(limits > 0)
-    most = np.minimum(allowed[taking], MAX_HORIZON) + 1
+    most = np.minimum(allowed[taking] + 1, num_samples)
     counts = np.minimum((limits[taking] / (mean_lengths[taking] * TOKEN_ONE)).astype(np.int64) + 2, most)
     while True:
         firsts = np.cumsum(counts) - counts

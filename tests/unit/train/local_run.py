@@ -16,6 +16,7 @@ from cluster.setup import Inputs, gather_inputs
 from evalsvc.evaluator import make_evaluator
 from scheduler.engine import HeatEngine
 from scheduler.keeper import HeatKeeper
+from scheduler.ledger import LEDGER_FILE
 from scheduler.signals import IntervalReport
 from tests.integration.tiny_run import write_tasks
 from train.coordination import PlanAnswer
@@ -54,7 +55,7 @@ class LocalRun:
 
     @property
     def ledger(self) -> Path:
-        return self.folder / "ledger.jsonl"
+        return self.folder / LEDGER_FILE
 
     @property
     def weights(self) -> bytes:
@@ -87,7 +88,7 @@ class LocalRun:
         )
 
 
-def local_run(folder: Path, name: str, data: list[Path], **settings: Mapping[str, Any]) -> LocalRun:
+def local_run(folder: Path, name: str, data: list[Path], **settings: Any) -> LocalRun:
     """Two stages, fourteen steps, an evaluation every three; `settings` are laid over sections of the config."""
     sections: dict[str, Any] = {
         "model": {"type": "tiny", "hidden_size": 16, "num_layers": 1, "num_heads": 2, "vocab_size": 300},
@@ -109,9 +110,13 @@ def local_run(folder: Path, name: str, data: list[Path], **settings: Mapping[str
         {"name": "last", "learning_rate": 0.01},
     ]
     config = RunConfig.model_validate(
-        {**sections, **{key: {**sections[key], **values} for key, values in settings.items()}, "seed": SEED}
+        {**sections, **{key: _laid_over(sections.get(key), values) for key, values in settings.items()}, "seed": SEED}
     )
     return LocalRun(config=config, inputs=gather_inputs(config), folder=folder / name)
+
+
+def _laid_over(section: Any, values: Any) -> Any:
+    return {**section, **values} if isinstance(section, dict) and isinstance(values, Mapping) else values
 
 
 def small_tasks(folder: Path) -> list[Path]:

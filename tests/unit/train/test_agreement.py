@@ -15,7 +15,7 @@ PLAN = MixturePlan(
     version=7, source_step=-1, effective_from_step=2**31 + 1, stage=2, stage_start_step=2**31, weights=WEIGHTS
 )
 WINDOWED = dataclasses.replace(
-    PLAN, arrangement=(0.7, 0.2, 0.1), windows=((0, 0), (0, 2), (1, 2), (2, 2)), replay_ratio=0.1
+    PLAN, arrangement=(0.7, 0.2, 0.1), windows=((0, 0), (0, 2), (1, 2), (2, 2)), replay_ratio=0.1, own_answers=(1, 3)
 )
 OTHER = MixturePlan(
     version=0, source_step=3, effective_from_step=0, stage=1, stage_start_step=0, weights=(0.25, 0.25, 0.25, 0.25)
@@ -78,6 +78,7 @@ def test_any_difference_of_content_changes_the_digest() -> None:
         dataclasses.replace(WINDOWED, arrangement=(0.2, 0.7, 0.1)),
         dataclasses.replace(WINDOWED, windows=((0, 0), (0, 2), (1, 2), (1, 2))),
         dataclasses.replace(WINDOWED, replay_ratio=0.2),
+        dataclasses.replace(WINDOWED, own_answers=(1,)),
         dataclasses.replace(WINDOWED, version=8),
         PLAN,
     ]

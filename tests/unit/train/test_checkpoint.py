@@ -32,6 +32,7 @@ def manifest() -> Manifest:
         num_tokens=(2**60 + 1, 0),
         sequence_hash=2**63 - 1,
         num_arranged=(2**60, 0, 1),
+        num_own_answers=2**61,
     )
 
 

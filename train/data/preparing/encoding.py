@@ -21,16 +21,16 @@ from train.data.preparing.spill import (
     ParquetFile,
     Text,
     iterate_batches,
-    parse_messages,
     part,
 )
-from train.data.row import Refusal
+from train.data.row import Refusal, parse_messages
 from train.tokenizer import ChatTemplate, Encoded, EncodingFault, encode_examples
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _CHUNK_ROWS = 1024
+_COLUMNS = ["task", "source", "line", "messages", "answer"]
 TOKEN_SCHEMA = pa.schema(
     [("row", pa.int32()), ("input_ids", pa.large_list(pa.int32())), ("spans", pa.large_list(pa.int32()))]
 )
@@ -107,7 +107,8 @@ class EncodeJob:
             for batch in iterate_batches(part(self.spill, "rows", item.number)):
                 wanted = np.flatnonzero(item.wanted[start : start + batch.num_rows])
                 for chunk in np.split(wanted, range(_CHUNK_ROWS, len(wanted), _CHUNK_ROWS)):
-                    good = self._encode_chunk(batch.take(pa.array(chunk)), chunk + start, item.source, counts, faults)
+                    texts = batch.select(_COLUMNS).take(pa.array(chunk))
+                    good = self._encode_chunk(texts, chunk + start, item.source, counts, faults)
                     if good:
                         tokens.write(token_batch(good))
                         for row, encoded in good:
@@ -118,10 +119,10 @@ class EncodeJob:
     def _encode_chunk(
         self, batch: pa.RecordBatch, rows: np.ndarray, source: int, counts: RefusalCounts, faults: ParquetFile
     ) -> list[tuple[int, Encoded]]:
-        records = batch.select(["task", "source", "line", "messages", "answer"]).to_pylist()
-        texts = [Text(parse_messages(record["messages"]), record["answer"]) for record in records]
+        columns = (batch.column(name).to_pylist() for name in ("messages", "answer"))
+        texts = [Text(parse_messages(messages), answer) for messages, answer in zip(*columns, strict=True)]
         good: list[tuple[int, Encoded]] = []
-        for row, record, found in zip(rows.tolist(), records, self.encoder.encode(texts) if texts else (), strict=True):
+        for place, (row, found) in enumerate(zip(rows.tolist(), self.encoder.encode(texts), strict=True)):
             if isinstance(found, EncodingFault):
                 rule, reason = found.rule, found.reason
             elif len(found.input_ids) > self.encoder.max_length:
@@ -130,7 +131,8 @@ class EncodeJob:
             else:
                 good.append((row, found))
                 continue
-            refusal = Refusal(record["task"], record["source"], record["line"], rule, reason)
+            task, file, line = (batch.column(name)[place].as_py() for name in ("task", "source", "line"))
+            refusal = Refusal(task, file, line, rule, reason)
             counts.add(source, refusal)
             faults.add({name: getattr(refusal, name) for name in REFUSAL_SCHEMA.names})
         return good

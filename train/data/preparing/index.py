@@ -18,6 +18,7 @@ AUTO = 4
 """Code of `split: auto`, after the codes of the four sets (their places in `SPLITS`)."""
 
 MAX_SHOWN_REFUSALS = 5
+_LOW_BITS = (1 << 64) - 1
 
 ROW_DTYPE = np.dtype(
     [
@@ -102,21 +103,21 @@ class IndexBuilder:
 
     def add(self, row: Row, *, declared: int) -> None:
         """Append a row; `declared` is the code of the set its source puts it into."""
-        high, low = int(row.content_hash[:16], 16), int(row.content_hash[16:], 16)
+        content = int(row.content_hash, 16)
         factors = row.lineage.difficulty_factors
         self._records.append(
             (
                 self._tasks.setdefault(row.task, len(self._tasks)),
                 self._files.setdefault(row.source, len(self._files)),
                 row.line,
-                high,
-                low,
+                content >> 64,
+                content & _LOW_BITS,
                 rank_of(row.content_hash, self._seed),
                 hash_id(row.id),
                 0 if row.parent_id is None else hash_id(row.parent_id),
                 declared,
                 np.nan if factors is None else sum(factors) / len(factors),
-                len(row.answer) + sum(len(content) for _, content in row.messages),
+                len(row.answer) + sum([len(content) for _, content in row.messages]),
             )
         )
         if len(self._records) == 4096:

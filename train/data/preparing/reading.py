@@ -18,10 +18,9 @@ from train.data.preparing.spill import (
     ArrowFile,
     ParquetFile,
     RowBatches,
-    messages_text,
     part,
 )
-from train.data.row import Refusal, Row
+from train.data.row import Refusal, Row, messages_text
 from train.data.sources import Shard, SourcePlan, read_rows
 from train.data.split import SPLITS
 from train.data.verify import verify_row

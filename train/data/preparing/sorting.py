@@ -20,10 +20,10 @@ from train.data.preparing.spill import (
     ArrowFile,
     Text,
     iterate_batches,
-    parse_messages,
     part,
     read_texts,
 )
+from train.data.row import parse_messages
 
 _CONTEXT_CHUNK_ROWS = 2048
 _BLOCK_ROWS = 32_768

@@ -9,10 +9,10 @@
 A file appears under its name only when it is complete, so work on a shard can be done again by another process.
 """
 
-import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
+from operator import attrgetter
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -21,13 +21,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from train.data.row import Lineage, Message, Refusal, Row
+from train.data.row import Lineage, Message, Refusal, Row, messages_text, parse_messages
 
 BATCH_ROWS = 4096
 _BATCH_CHARS = 4 << 20
 
 FACTORS = ("knowledge_breadth", "reasoning_steps", "constraints", "ambiguity")
 LINEAGE_COLUMNS = tuple(item.name for item in fields(Lineage) if item.name != "difficulty_factors")
+_ROW_COLUMNS = ("id", "task", "source", "line", "parent_id", "content_hash", "answer")
+_NO_FACTORS = (None,) * len(FACTORS)
 
 ROW_SCHEMA = pa.schema(
     [
@@ -154,44 +156,36 @@ class RowBatches:
 
     def __init__(self, file: ArrowFile) -> None:
         self._file = file
-        self._records: list[dict[str, Any]] = []
+        self._rows: list[Row] = []
+        self._flags: list[tuple[str, ...]] = []
+        self._messages: list[str] = []
         self._num_chars = 0
 
     def add(self, row: Row, flags: tuple[str, ...]) -> None:
         """Append an accepted row."""
-        record = record_of(row, flags)
-        self._records.append(record)
-        self._num_chars += len(record["messages"]) + len(row.answer)
-        if len(self._records) >= BATCH_ROWS or self._num_chars >= _BATCH_CHARS:
+        self._rows.append(row)
+        self._flags.append(flags)
+        self._messages.append(messages_text(row.messages))
+        self._num_chars += len(self._messages[-1]) + len(row.answer)
+        if len(self._rows) >= BATCH_ROWS or self._num_chars >= _BATCH_CHARS:
             self.flush()
 
     def flush(self) -> None:
         """Write what is gathered."""
-        if self._records:
-            self._file.write(pa.RecordBatch.from_pylist(self._records, schema=ROW_SCHEMA))
-            self._records.clear()
-            self._num_chars = 0
+        if self._rows:
+            columns = row_columns(self._rows) | {"messages": self._messages, "flags": self._flags}
+            arrays = [pa.array(columns[field.name], field.type) for field in ROW_SCHEMA]
+            self._file.write(pa.record_batch(arrays, schema=ROW_SCHEMA))
+            self._rows, self._flags, self._messages, self._num_chars = [], [], [], 0
 
 
-def record_of(row: Row, flags: tuple[str, ...]) -> dict[str, Any]:
-    """A row's values by column of `ROW_SCHEMA`."""
-    record: dict[str, Any] = {
-        name: getattr(row, name) for name in ("id", "task", "source", "line", "parent_id", "content_hash", "answer")
-    }
-    record |= {name: getattr(row.lineage, name) for name in LINEAGE_COLUMNS}
-    if row.lineage.difficulty_factors is not None:
-        record |= dict(zip(FACTORS, row.lineage.difficulty_factors, strict=True))
-    return record | {"messages": messages_text(row.messages), "flags": list(flags)}
-
-
-def messages_text(messages: tuple[Message, ...]) -> str:
-    """Messages as JSON; inverse of `parse_messages`."""
-    return json.dumps(messages, ensure_ascii=False, separators=(",", ":"))
-
-
-def parse_messages(text: str) -> tuple[Message, ...]:
-    """Inverse of `messages_text`."""
-    return tuple((role, content) for role, content in json.loads(text))
+def row_columns(rows: Sequence[Row]) -> dict[str, Sequence[Any]]:
+    """The rows' values by column of `ROW_SCHEMA`, but for messages and flags."""
+    columns: dict[str, Sequence[Any]] = {name: list(map(attrgetter(name), rows)) for name in _ROW_COLUMNS}
+    lineages = [row.lineage for row in rows]
+    columns |= {name: list(map(attrgetter(name), lineages)) for name in LINEAGE_COLUMNS}
+    factors = [lineage.difficulty_factors or _NO_FACTORS for lineage in lineages]
+    return columns | dict(zip(FACTORS, zip(*factors, strict=True), strict=True))
 
 
 def part(folder: Path, kind: str, shard: int) -> Path:

@@ -76,7 +76,7 @@ def test_the_share_error_is_the_greatest_distance_at_any_boundary():
             served = sum(segment.samples[name] for segment in REPORT.segments[:end])
             owed = sum(segment.weights[name] * INTERVAL * BATCH for segment in REPORT.segments[:end])
             worst = max(worst, abs(served - owed))
-    assert math.isclose(REPORT.max_share_error_samples, worst, abs_tol=1e-9)
+    assert math.isclose(REPORT.max_share_error, worst, abs_tol=1e-9)
     assert 0 < worst < 2
 
 
@@ -172,12 +172,12 @@ def test_the_json_twin_has_exactly_this_schema():
     assert twin.keys() == {
         "schema_version", "run_name", "model", "num_workers", "mode", "seed", "num_steps", "total_steps",
         "interval_steps", "global_batch_size", "num_samples", "num_plans", "num_attempts", "stage_boundary_step",
-        "end_reason", "max_share_error_samples", "max_staleness_steps", "wall_seconds", "rows", "tasks", "decisions",
-        "events", "biggest_change", "notable", "segments", "scores", "superseded",
+        "end_reason", "weight_unit", "max_share_error", "arranged", "max_staleness_steps", "wall_seconds", "rows", "tasks",
+        "decisions", "events", "biggest_change", "notable", "segments", "scores", "superseded",
     }  # fmt: skip
     assert twin["tasks"]["lcr"].keys() == {
         "kind", "tier", "target_score", "first_score", "last_score", "test_score", "first_weight", "last_weight",
-        "target_share", "realised_share", "samples", "heat", "learnability", "components", "heat_parts",
+        "target_share", "realised_share", "samples", "tokens", "epochs", "heat", "learnability", "components", "heat_parts",
     }  # fmt: skip
     assert twin["decisions"][0].keys() == {
         "version", "source_step", "effective_from_step", "in_force_from_step", "stage", "held", "weights", "tasks",
