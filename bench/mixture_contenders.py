@@ -16,6 +16,8 @@ from train.stream.mixture import MixtureStream
 
 BATCH_SIZE = 16
 ROWS_PER_TASK = 100
+STEPS_PER_PLAN = 25
+NUM_PLANS = 40
 SIZES = (10, 100, 1_000, 10_000)
 TORCHDATA = "torchdata MultiNodeWeightedSampler"
 
@@ -41,13 +43,13 @@ def stream_batches(weights: np.ndarray) -> Sampler:
 
 
 def replanned_batches(weights: np.ndarray) -> Sampler:
-    """Ours with other weights every 25 steps: the price of the steps planned ahead and thrown away."""
+    """Ours with other weights every 25 steps; the weights are worked out beforehand."""
     rng = np.random.default_rng(1)
-    tilted = weights * np.exp(rng.normal(0.0, 0.2, (40, len(weights))))
+    tilted = weights * np.exp(rng.normal(0.0, 0.2, (NUM_PLANS, len(weights))))
     stream = new_stream(len(weights))
     for plan in itertools.cycle(tilted / tilted.sum(axis=1, keepdims=True)):
         stream.set_weights(plan)
-        for _ in range(25):
+        for _ in range(STEPS_PER_PLAN):
             yield stream.next_batch()
 
 
@@ -145,7 +147,7 @@ class Contender(NamedTuple):
 
 CONTENDERS = (
     Contender("stream", "numpy", stream_batches),
-    Contender("stream, new plan every 25", "numpy", replanned_batches),
+    Contender(f"stream, new plan every {STEPS_PER_PLAN}", "numpy", replanned_batches),
     Contender("stream, shares of tokens", "numpy", token_batches),
     Contender("stream, levels and arrangements", "numpy", levelled_batches),
     Contender("torch WeightedRandomSampler", "torch", weighted_random_batches),

@@ -6,6 +6,7 @@ twice.
 
 import re
 import sys
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -38,25 +39,31 @@ def main() -> None:
 @click.argument("arguments", nargs=-1, metavar="CONFIG.yaml [MORE.yaml ...] [a.b=value ...]")
 @click.option("--launch", type=click.Path(path_type=Path), help="LaunchConfig: where to run (default: this machine).")
 @click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="Go on with a stopped run's directory.")
+@click.option("--fork", metavar="RUN@STEP", help="A new run from another's checkpoint and configuration.")
 @click.option("--dry-run", is_flag=True, help="Print the resolved configuration and stop.")
-def run(arguments: tuple[str, ...], launch: Path | None, resume: Path | None, dry_run: bool) -> None:
+def run(
+    arguments: tuple[str, ...], *, launch: Path | None, resume: Path | None, fork: str | None, dry_run: bool
+) -> None:
     """Train in two stages, measure every task as it goes, re-weight, report."""
+    if resume is not None:
+        _resume(resume, arguments, with_more=launch is not None or fork is not None or dry_run)
+        return
     from cluster.config import LaunchConfig, RunConfig
     from cluster.preflight import check_files
     from cluster.settings import dump_config, load_config
 
-    if resume is not None:
-        if arguments or launch:
-            raise click.UsageError("--resume takes the run's own configuration; give no files or overrides with it")
-        from cluster.run import resume_run
+    files, overrides = _files_and_overrides(arguments, required=fork is None)
+    ours, theirs = _split_launch(overrides)
+    launch_files, origin = [launch] if launch else [], None
+    if fork is not None:
+        from cluster.fork import resolve_fork
 
-        resume_run(resume)
-        return
-    files, overrides = _files_and_overrides(arguments)
-    ours = [override for override in overrides if not override.startswith("launch.")]
-    theirs = [override.removeprefix("launch.") for override in overrides if override.startswith("launch.")]
-    config = load_config(RunConfig, files=files, overrides=ours)
-    launch_config = load_config(LaunchConfig, files=[launch] if launch else [], overrides=theirs)
+        origin, config, launch_config = resolve_fork(
+            fork, files=files, overrides=ours, launch=launch_files, launch_overrides=theirs
+        )
+    else:
+        config = load_config(RunConfig, files=files, overrides=ours)
+        launch_config = load_config(LaunchConfig, files=launch_files, overrides=theirs)
     if config.output.name is None:
         output = config.output.model_copy(update={"name": _run_name(files[0])})
         config = config.model_copy(update={"output": output})
@@ -67,12 +74,31 @@ def run(arguments: tuple[str, ...], launch: Path | None, resume: Path | None, dr
 
     from cluster.run import start_run
 
-    start_run(config, launch_config)
+    start_run(config, launch_config, fork=origin)
 
 
-def _files_and_overrides(arguments: tuple[str, ...]) -> tuple[list[Path], list[str]]:
+def _resume(root: Path, arguments: tuple[str, ...], *, with_more: bool) -> None:
+    others, launch_overrides = _split_launch(arguments)
+    if others or with_more:
+        raise click.UsageError(
+            "--resume takes the run's own configuration; besides it only settings of the launch may be given, "
+            "such as launch.num_workers=3"
+        )
+    from cluster.run import resume_run
+
+    resume_run(root, launch_overrides=launch_overrides)
+
+
+def _split_launch(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Overrides of the run, and those of the launch without their prefix."""
+    ours = [override for override in overrides if not override.startswith("launch.")]
+    theirs = [override.removeprefix("launch.") for override in overrides if override.startswith("launch.")]
+    return ours, theirs
+
+
+def _files_and_overrides(arguments: tuple[str, ...], *, required: bool = True) -> tuple[list[Path], list[str]]:
     files = [Path(argument) for argument in arguments if "=" not in argument]
-    if not files:
+    if required and not files:
         raise click.UsageError("give at least one CONFIG.yaml")
     return files, [argument for argument in arguments if "=" in argument]
 

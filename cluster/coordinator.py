@@ -52,9 +52,9 @@ class RayCoordinator:
     plan_timeout_s: float
     _in_flight: list[Any] = field(default_factory=list)
 
-    def begin(self, step: int, engine_state: dict[str, Any] | None) -> int:
+    def begin(self, step: int, engine_state: dict[str, Any] | None, refused: tuple[str, ...]) -> int:
         """Must succeed: without an attempt number nothing can be recorded."""
-        return ray.get(self.engine.begin_attempt.remote(uuid.uuid4().hex, step, engine_state))
+        return ray.get(self.engine.begin_attempt.remote(uuid.uuid4().hex, step, engine_state, refused))
 
     def plan_for(self, step: int) -> PlanAnswer | None:
         """Bounded twice: the engine answers within its time-out, and a dead engine within that and a grace period."""

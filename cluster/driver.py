@@ -18,7 +18,7 @@ from typing import Any
 
 import ray
 import ray.train
-from ray.train import CheckpointConfig, FailureConfig, ScalingConfig
+from ray.train import FailureConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from cluster.config import LaunchConfig, RunConfig
@@ -114,6 +114,7 @@ class Driver:
         started = time.perf_counter()
         engine, evaluator = self._start_actors()
         self.directory.update_manifest(status="running", num_workers=self.placement.num_workers)
+        self.directory.forget_reported_checkpoints()
         actors_s = time.perf_counter() - started
         result = self._fit(engine, view)
         fit_s = time.perf_counter() - started - actors_s
@@ -170,6 +171,7 @@ class Driver:
             store=prepared.store_path,
             tokenizer=prepared.tokenizer_path,
             export_to=self.directory.result(config),
+            checkpoints=self.directory.checkpoints,
             coordinator=RayCoordinatorFactory(
                 engine_name=self.engine_name,
                 evaluator_name=self.evaluator_name,
@@ -190,7 +192,6 @@ class Driver:
                 name=self.directory.checkpoints.name,
                 storage_path=str(self.directory.root),
                 failure_config=FailureConfig(max_failures=self.launch.max_failures),
-                checkpoint_config=CheckpointConfig(num_to_keep=config.train.keep_checkpoints),
                 worker_runtime_env={"env_vars": {"OMP_NUM_THREADS": str(threads_of(self.placement.worker))}},
             ),
         )

@@ -6,6 +6,7 @@ their small results travel.
 
 import logging
 import pickle
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from types import TracebackType
@@ -18,6 +19,8 @@ from ray.data import DataContext
 
 from scheduler.errors import ResourceError
 from train.data.preparing.execute import Item, Result, use_one_thread
+
+_CONNECT_TIMEOUT_S = 10
 
 
 class RayExecutor:
@@ -40,13 +43,14 @@ class RayExecutor:
     def __enter__(self) -> Self:
         if not ray.is_initialized():
             try:
+                _require_listener(self._address)
                 ray.init(
-                    address=self._address if self._address != "local" else "local",
+                    address=self._address,
                     include_dashboard=False if self._address == "local" else None,
                     logging_level=logging.WARNING,
                     log_to_driver=False,
                 )
-            except (ConnectionError, ValueError) as error:
+            except (OSError, ValueError, RuntimeError) as error:
                 raise ResourceError(
                     f"--ray {self._address}: no Ray cluster there ({error}); start one, or use --ray local"
                 ) from error
@@ -62,6 +66,18 @@ class RayExecutor:
         if self._started:
             ray.shutdown()
             self._started = False
+
+
+def _require_listener(address: str) -> None:
+    """Require that something listens at `host:port`, since Ray itself would ask for many minutes.
+
+    Raises:
+        OSError: Nothing does.
+        ValueError: The port is not a number.
+    """
+    host, colon, port = address.rpartition("://")[2].partition("/")[0].rpartition(":")
+    if colon:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_TIMEOUT_S).close()
 
 
 def _apply(row: dict[str, Any], *, function: bytes) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import sys
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 
 from ray.train import TrainingFailedError, WorkerGroupError
@@ -10,6 +11,7 @@ from rich.console import Console
 from cluster.config import LaunchConfig, RunConfig
 from cluster.driver import Driver, Outcome, ray_cluster
 from cluster.finish import conclude
+from cluster.fork import Fork
 from cluster.preflight import check_model, check_packages
 from cluster.run_directory import RunDirectory
 from cluster.setup import Inputs, gather_inputs
@@ -21,23 +23,27 @@ from scheduler.errors import RunFailedError, TaskheatError
 console = Console(width=None if sys.stdout.isatty() else 120)
 
 
-def start_run(config: RunConfig, launch: LaunchConfig) -> Report | None:
-    """Train under a fresh run directory. Returns the report, or None if the run was stopped."""
+def start_run(config: RunConfig, launch: LaunchConfig, *, fork: Fork | None = None) -> Report | None:
+    """Train under a fresh run directory, from step 0 or from the checkpoint of another run.
+
+    Returns the report, or None if the run was stopped.
+    """
     directory = RunDirectory.create(config, launch)
     try:
-        return _train(config, launch, directory)
+        return _train(config, launch, directory, fork)
     except TaskheatError:
         directory.discard()
         raise
 
 
-def resume_run(root: Path) -> Report | None:
-    """Go on with a stopped or failed run."""
-    directory, config, launch = RunDirectory.reopen(root)
+def resume_run(root: Path, *, launch_overrides: Sequence[str] = ()) -> Report | None:
+    """Go on with a stopped or failed run, elsewhere if `launch_overrides` (`num_workers=3`) say so."""
+    directory, config, launch = RunDirectory.reopen(root, launch_overrides=launch_overrides)
+    directory.keep_launch(launch)
     return _train(config, launch, directory)
 
 
-def _train(config: RunConfig, launch: LaunchConfig, directory: RunDirectory) -> Report | None:
+def _train(config: RunConfig, launch: LaunchConfig, directory: RunDirectory, fork: Fork | None = None) -> Report | None:
     check_packages()
     check_model(config.model)
     console.print(f"run [bold]{directory.root.name}[/bold] in {directory.root}", soft_wrap=True)
@@ -47,6 +53,8 @@ def _train(config: RunConfig, launch: LaunchConfig, directory: RunDirectory) -> 
     for note in inputs.notes:
         console.print(f"note: {note}", markup=False, highlight=False)
     directory.keep_quarantine(inputs.prepared.path)
+    if fork is not None:
+        _plant(fork, directory, inputs)
     namespace = f"taskheat-{directory.root.name}-{uuid.uuid4().hex[:8]}"
     with ray_cluster(launch, namespace):
         driver = Driver(config=config, launch=launch, directory=directory, inputs=inputs, namespace=namespace)
@@ -62,6 +70,15 @@ def _train(config: RunConfig, launch: LaunchConfig, directory: RunDirectory) -> 
         finally:
             view.close()
     return _conclude(config, directory, inputs, outcome)
+
+
+def _plant(fork: Fork, directory: RunDirectory, inputs: Inputs) -> None:
+    fork.check_rows(inputs.prepared.path)
+    fork.plant(directory, inputs.engine)
+    directory.update_manifest(forked_from={"run": str(fork.parent.root), "step": fork.step})
+    console.print(f"forked from {fork.parent.root} at step {fork.step}; changed:", soft_wrap=True, highlight=False)
+    for change in fork.changed or ("nothing",):
+        console.print(f"  {change}", markup=False, highlight=False)
 
 
 def _root_causes(error: TrainingFailedError) -> str:

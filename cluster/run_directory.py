@@ -10,6 +10,7 @@ import importlib.metadata
 import json
 import platform
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -52,7 +53,7 @@ class RunDirectory:
 
     @property
     def checkpoints(self) -> Path:
-        """Ray Train's storage of this run."""
+        """Ray Train's storage of this run; the checkpoints in it are `train.checkpoint_store`'s."""
         return self.root / "checkpoints"
 
     @property
@@ -95,11 +96,14 @@ class RunDirectory:
         return directory
 
     @classmethod
-    def reopen(cls, root: Path) -> tuple["RunDirectory", RunConfig, LaunchConfig]:
-        """An existing run, to go on with.
+    def reopen(
+        cls, root: Path, *, launch_overrides: Sequence[str] = ()
+    ) -> tuple["RunDirectory", RunConfig, LaunchConfig]:
+        """An existing run, to go on with. `launch_overrides` (`a.b=value`) are laid over the launch it had last.
 
         Raises:
             RunDirectoryError: Not a run's directory, or the run has already finished.
+            ConfigError: An override names no setting of the launch, or gives it a wrong value.
         """
         directory = cls(root.absolute())
         if not directory.manifest.is_file() or not directory.config.is_file():
@@ -112,7 +116,8 @@ class RunDirectory:
                 f"{root}: this run has finished, so there is nothing to resume; its result is described in report.html"
             )
         config = load_config(RunConfig, files=[directory.config])
-        return directory, config, load_config(LaunchConfig, files=[directory.launch])
+        launch = load_config(LaunchConfig, files=[directory.launch], overrides=launch_overrides)
+        return directory, config, launch
 
     def read_manifest(self) -> dict[str, Any]:
         """What the manifest says so far; nothing if there is none.
@@ -150,6 +155,21 @@ class RunDirectory:
     def keep_quarantine(self, prepared: Path) -> None:
         """Copy the refused rows of the prepared data into the run."""
         shutil.copyfile(prepared / "quarantine.parquet", self.root / "quarantine.parquet")
+
+    def keep_launch(self, launch: LaunchConfig) -> None:
+        """Where the run goes on, and where it will unless told otherwise."""
+        partial = self.launch.with_suffix(".partial")
+        partial.write_text(dump_config(launch), encoding="utf-8")
+        partial.replace(self.launch)
+
+    def forget_reported_checkpoints(self) -> None:
+        """Remove Ray Train's own list of checkpoints, which lies as files beside their folders.
+
+        The workers find checkpoints by what is in the folders. Ray would refuse to start if one of its list is gone.
+        """
+        for path in self.checkpoints.glob("*"):
+            if path.is_file():
+                path.unlink()
 
     def discard(self) -> None:
         """Remove a directory whose run never began, so that the name is free again; one with a ledger stays."""

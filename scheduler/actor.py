@@ -50,9 +50,11 @@ class HeatEngineActor:
                 "engine", f"state replayed from {len(self._keeper.lines)} records, plan {version}"
             )
 
-    async def begin_attempt(self, token: str, step: int, engine_state: dict[str, Any] | None) -> int:
+    async def begin_attempt(
+        self, token: str, step: int, engine_state: dict[str, Any] | None, refused: tuple[str, ...]
+    ) -> int:
         """A worker group starts at `step` with the engine state of its checkpoint; returns its attempt number."""
-        return self._keeper.begin_attempt(token, step, engine_state)
+        return self._keeper.begin_attempt(token, step, engine_state, refused)
 
     async def observe(self, signals: tuple[TaskSignal, ...]) -> None:
         """Take signals in."""

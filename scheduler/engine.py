@@ -291,6 +291,18 @@ class HeatEngine:
         self.served = np.array(state["served"], dtype=np.float64)
         self.served_step = state["served_step"]
 
+    def take_over(self, state: Mapping[str, Any], *, of: EngineSetup) -> None:
+        """Go on from the state of an engine under another setup `of` the same tasks.
+
+        Heat and history go on; a policy that differs from the one that was in use begins with an empty memory.
+        Raises as `load_state_dict`.
+        """
+        stage = state["stages"]["stage"] - 1
+        if self.setup.stage_policies[stage] != of.stage_policies[stage]:
+            memory = self._rules[stage].first_memory(len(self.served))
+            state = {**state, "policy": {name: plain(array) for name, array in memory.items()}}
+        self.load_state_dict(state)
+
 
 def _max_epochs(setup: EngineSetup) -> NDArray[np.float64]:
     """Epoch cap per task [K]: the guard's or the card's own, whichever is less; infinite without one."""

@@ -6,6 +6,7 @@
     ├── ResourceError           the cluster cannot give what the launch asks for
     ├── RunDirectoryError       the run directory belongs to another run, or is not a run
     ├── StateError              a saved state does not fit the object it is loaded into
+    │   └── DamagedCheckpointError   a checkpoint is not what was written
     ├── LedgerError             a ledger is damaged or does not say what it must
     ├── ReplayMismatchError     recomputing a ledger gave another plan than the one recorded
     └── RunFailedError          the workers failed more often than allowed (exit code 1, not 2)
@@ -38,6 +39,10 @@ class RunDirectoryError(TaskheatError):
 
 class StateError(TaskheatError):
     """A saved state does not fit the object it is loaded into."""
+
+
+class DamagedCheckpointError(StateError):
+    """A checkpoint is incomplete, truncated, altered or cannot be read; an older one may serve."""
 
 
 class LedgerError(TaskheatError):

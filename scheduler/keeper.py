@@ -13,7 +13,7 @@ from typing import Any
 
 from scheduler.errors import LedgerError, StateError
 from scheduler.ledger import LedgerWriter, read_ledger
-from scheduler.memory import RunMemory, setup_of
+from scheduler.memory import RunMemory, latest_setup, setup_of
 from scheduler.plan import MixturePlan
 from scheduler.records import (
     SCHEMA_VERSION,
@@ -54,9 +54,9 @@ class HeatKeeper:
             LedgerError: It is damaged, or was written by another version of the engine.
         """
         records = list(read_ledger(path)) if path.is_file() else []
-        if records and setup_of(records[0]) != setup:
+        if records and latest_setup(records) != setup:
             raise StateError(f"{path} was written under another configuration; give the run another name")
-        memory = RunMemory(setup)
+        memory = RunMemory(setup_of(records[0]) if records else setup)
         for record in records:
             memory.fold(record)
         keeper = cls(memory, LedgerWriter(path))
@@ -74,8 +74,12 @@ class HeatKeeper:
         last = next(record for record in reversed(records) if not isinstance(record, RestartRecord))
         self._unclaimed = last if isinstance(last, AttemptRecord) else None
 
-    def begin_attempt(self, token: str, step: int, engine_state: Mapping[str, Any] | None = None) -> int:
+    def begin_attempt(
+        self, token: str, step: int, engine_state: Mapping[str, Any] | None = None, refused: tuple[str, ...] = ()
+    ) -> int:
         """A worker group starts at `step`; returns its attempt number. Equal tokens get equal numbers.
+
+        `refused` says why newer checkpoints were not taken.
 
         An attempt whose start was the last thing written before this keeper died belongs to the call that is repeated.
 
@@ -83,7 +87,7 @@ class HeatKeeper:
             LedgerError: `engine_state`, from the workers' checkpoint, is not what the ledger says the state was.
         """
         if token not in self._tokens:
-            record = AttemptRecord(attempt=self.memory.attempt + 1, step=step)
+            record = AttemptRecord(attempt=self.memory.attempt + 1, step=step, refused_checkpoints=refused)
             if self._unclaimed is not None and self._unclaimed.step == step:
                 record = self._unclaimed
             else:

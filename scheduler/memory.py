@@ -5,7 +5,7 @@ engine would not have written raises.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from scheduler.records import (
     CheckpointRecord,
     DecisionRecord,
     EndRecord,
+    ForkRecord,
     IntervalRecord,
     LateRecord,
     Record,
@@ -50,6 +51,7 @@ class RunMemory:
     def __init__(self, setup: EngineSetup) -> None:
         self.setup = setup
         self.engine = HeatEngine(setup)
+        self.forked_step = 0
         self.attempt = -1
         self.plans: list[MixturePlan] = [self.engine.plan]
         self.last_interval_step = -1
@@ -93,6 +95,8 @@ class RunMemory:
         match record:
             case AttemptRecord(attempt=attempt, step=step):
                 self.begin_attempt(attempt, step)
+            case ForkRecord(step=step, setup=setup):
+                self.fork(step, _validated(setup, where="a fork record"))
             case RefusedRecord():
                 self.refused.add(record)
             case LateRecord(step=step):
@@ -111,6 +115,11 @@ class RunMemory:
             LedgerError: There is no such checkpoint, or it holds another state than `engine_state`; nothing changed.
         """
         checkpoint = self._checkpoints.get(step)
+        if checkpoint is None and step < self.forked_step:
+            raise LedgerError(
+                f"this run was forked from another at step {self.forked_step} and has no checkpoint that can be gone "
+                "on with; fork the other run again"
+            )
         if checkpoint is None and step > 0:
             raise LedgerError(
                 f"the workers resume from step {step}, but the ledger has checkpoints at {sorted(self._checkpoints)} "
@@ -134,6 +143,25 @@ class RunMemory:
         self.skipped_steps, self.refused = set(), set()
         self.late_step = -1
         self.ended = self.stage_due = None
+
+    def fork(self, step: int, setup: EngineSetup) -> None:
+        """Go on from the checkpoint at `step` under another setup; the attempt that does so must begin next.
+
+        Raises:
+            LedgerError: There is no such checkpoint, or the setup is of other data.
+        """
+        checkpoint = self._checkpoints.get(step)
+        if checkpoint is None:
+            raise LedgerError(
+                f"there is no checkpoint at step {step} to fork from; there are {list(self._checkpoints)}"
+            )
+        differing = fork_obstacles(self.setup, setup, step)
+        if differing:
+            raise LedgerError(f"a fork must go on with the same tasks, rows and boundaries: {'; '.join(differing)}")
+        self.engine = HeatEngine(setup)
+        self.engine.take_over(checkpoint.engine, of=self.setup)
+        self._checkpoints = {step: _Checkpoint(self.engine.state_dict(), checkpoint.plans)}
+        self.setup, self.forked_step = setup, step
 
     def refusal(self, signal: TaskSignal) -> str | None:
         """Take a signal in, and answer None; or say why not, "" for an exact repetition."""
@@ -216,7 +244,37 @@ def setup_of(first: Record) -> EngineSetup:
             f"the ledger has schema version {first.schema_version}, this engine reads {SCHEMA_VERSION}; "
             "use the version of the engine that wrote it"
         )
+    return _validated(first.setup, where="the first record")
+
+
+def latest_setup(records: Sequence[Record]) -> EngineSetup:
+    """The setup that holds at the end of a ledger. Raises as `setup_of`."""
+    first = setup_of(records[0])
+    forks = [record for record in records if isinstance(record, ForkRecord)]
+    return _validated(forks[-1].setup, where="a fork record") if forks else first
+
+
+def fork_obstacles(parent: EngineSetup, child: EngineSetup, step: int) -> list[str]:
+    """What keeps `child` from going on where a run under `parent` was at `step`, in words; nothing if it can."""
+    fixed = (
+        "tasks",
+        "num_rows",
+        "seed",
+        "global_batch_size",
+        "level_sizes",
+        "mean_supervised_tokens",
+        "interval_steps",
+    )
+    differing = [f"{name} differs" for name in fixed if getattr(parent, name) != getattr(child, name)]
+    if parent.mixture.weight_unit != child.mixture.weight_unit:
+        differing.append("mixture.weight_unit differs")
+    if child.total_steps <= step:
+        differing.append(f"total_steps {child.total_steps} is not beyond step {step}")
+    return differing
+
+
+def _validated(setup: Mapping[str, Any], *, where: str) -> EngineSetup:
     try:
-        return EngineSetup.model_validate(first.setup)
+        return EngineSetup.model_validate(setup)
     except ValidationError as error:
-        raise LedgerError(f"the setup in the ledger's first record is not valid: {error}") from error
+        raise LedgerError(f"the setup in {where} of the ledger is not valid: {error}") from error

@@ -15,7 +15,7 @@ from scheduler.errors import LedgerError
 from scheduler.plan import MixturePlan
 from scheduler.signals import IntervalReport, TaskSignal
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +29,26 @@ class RunRecord:
 
 @dataclass(frozen=True, slots=True)
 class AttemptRecord:
-    """The worker group started: attempt 0 at step 0, later ones at the step of the checkpoint they resume from."""
+    """The worker group started: attempt 0 at step 0, later ones at the step of the checkpoint they resume from.
+
+    `refused_checkpoints` says of every newer checkpoint why it was not resumed from, the newest first.
+    """
 
     attempt: int
     step: int
+    refused_checkpoints: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ForkRecord:
+    """The lines above are another run's, up to its checkpoint at `step`; from there on this run goes its own way.
+
+    `setup` is the `EngineSetup` that holds from here on, dumped; `changed` says which settings differ, in words.
+    """
+
+    step: int
+    setup: dict[str, Any]
+    changed: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +160,7 @@ class EndRecord:
 
 Record = (
     RunRecord
+    | ForkRecord
     | AttemptRecord
     | SignalRecord
     | RefusedRecord

@@ -50,6 +50,14 @@ def _packed(plan: MixturePlan, *, stop: bool) -> list[float]:
     return [*map(float, header), *plan.arrangement, plan.replay_ratio, *plan.weights, *own, *bounds]
 
 
+def broadcast_step(step: int) -> int:
+    """Give rank 0's step to every rank; `step` is ignored on the others. One collective."""
+    packed = torch.tensor([step], dtype=torch.int64)
+    if dist.is_initialized():
+        dist.broadcast(packed, src=0)
+    return int(packed.item())
+
+
 def assert_agreement(*values: int) -> None:
     """Raise RuntimeError on every rank unless all ranks pass the same 63-bit values. One collective."""
     if not dist.is_initialized():

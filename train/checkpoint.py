@@ -1,38 +1,38 @@
-"""Checkpoints: one folder holds all that a run needs to go on as if it had not stopped.
+"""One checkpoint: a folder that holds all that a run needs to go on as if it had not stopped.
 
     trainable.safetensors   parameters that are trained
     optimizer.pt            optimiser state
-    manifest.json           step, stream state, plan, engine state, sample hash
+    manifest.json           step, stream state, plan, engine state, sample hash; size and hash of every file
 
-Random numbers need no state: every random choice is a function of (seed, step, micro-batch).
+The folder gets its name only when all of it is on disk, and reading checks every byte of it. So a checkpoint is either
+what was written or refused: a writer that was killed, a full or failing disk and a careless copy are found out, and
+said in words. The hashes guard against accidents; they are no signature.
+
+Random numbers need no state: every random choice is a function of (seed, step, micro-batch). Which checkpoint a run
+goes on from is decided in `train.checkpoint_store`.
 """
 
+import hashlib
 import json
-import pickle
+import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from scheduler.errors import StateError
+from scheduler.errors import DamagedCheckpointError, StateError
 from scheduler.plan import MixturePlan
 
-_FORMAT = 2
-_DAMAGE = (
-    OSError,
-    EOFError,
-    ValueError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    RuntimeError,
-    pickle.UnpicklingError,
-    SafetensorError,
-)
+MANIFEST, WEIGHTS, OPTIMIZER = "manifest.json", "trainable.safetensors", "optimizer.pt"
+
+_FILES = (WEIGHTS, OPTIMIZER)
+_FORMAT = 3
+_PARTIAL = ".partial-"
+_DIGEST_BYTES = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,39 +60,119 @@ class Manifest:
     num_own_answers: int
 
 
+class Saved(NamedTuple):
+    """A checkpoint that was read: manifest, trainable parameters and optimiser state, tensors on the CPU."""
+
+    manifest: Manifest
+    weights: dict[str, torch.Tensor]
+    optimizer: dict[str, Any]
+
+
 def write_checkpoint(
-    directory: Path, manifest: Manifest, *, weights: Mapping[str, torch.Tensor], optimizer: torch.optim.Optimizer
+    directory: Path, manifest: Manifest, *, weights: Mapping[str, torch.Tensor], optimizer: Mapping[str, Any]
 ) -> None:
-    """Write a checkpoint into the existing, empty `directory`; the manifest comes last."""
-    save_file(dict(weights), directory / "trainable.safetensors")
-    torch.save(optimizer.state_dict(), directory / "optimizer.pt")
-    (directory / "manifest.json").write_text(json.dumps({"format": _FORMAT, **asdict(manifest)}), encoding="utf-8")
+    """Make the folder `directory`, which must not be there yet; it appears whole, and on disk, or not at all.
+
+    `optimizer` is the optimiser's state dict.
+    """
+    partial = directory.with_name(_PARTIAL + directory.name)
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    save_file(dict(weights), partial / WEIGHTS)
+    torch.save(dict(optimizer), partial / OPTIMIZER)
+    files = {name: {"bytes": (partial / name).stat().st_size, "blake2b": _hash_file(partial / name)} for name in _FILES}
+    body = {"format": _FORMAT, "content": asdict(manifest), "files": files}
+    (partial / MANIFEST).write_text(json.dumps({**body, "blake2b": _hash_json(body)}), encoding="utf-8")
+    for place in (*sorted(partial.iterdir()), partial):
+        _flush_to_disk(place)
+    partial.rename(directory)
+    _flush_to_disk(directory.parent)
 
 
-def read_checkpoint(directory: Path) -> tuple[Manifest, dict[str, torch.Tensor], dict[str, Any]]:
-    """Manifest, trainable parameters and optimiser state (on the CPU).
+def read_checkpoint(directory: Path) -> Saved:
+    """Everything in the checkpoint, after every byte of it was checked.
 
     Raises:
-        StateError: The folder is no checkpoint, or damaged, or of another format.
+        DamagedCheckpointError: The folder is not, or no longer, what was written; says what differs.
+        StateError: It was written by another version.
     """
-    path = directory / "manifest.json"
-    if not path.is_file():
-        raise StateError(f"{directory} is not a complete checkpoint: manifest.json is missing")
+    body = _checked_manifest(directory)
+    for name, expected in body["files"].items():
+        _check_file(directory / name, expected)
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-        if fields.pop("format", None) != _FORMAT:
-            raise StateError(f"{directory} was written by another version of taskheat; resume with that version")
-        plan = MixturePlan.from_fields(fields["plan"])
-        manifest = Manifest(
-            **{
-                **fields,
-                "plan": plan,
-                "num_tokens": tuple(fields["num_tokens"]),
-                "num_arranged": tuple(fields["num_arranged"]),
-            }
+        return Saved(
+            manifest=_manifest_of(body["content"]),
+            weights=load_file(directory / WEIGHTS),
+            optimizer=torch.load(directory / OPTIMIZER, map_location="cpu", weights_only=True),
         )
-        weights = load_file(directory / "trainable.safetensors")
-        optimizer = torch.load(directory / "optimizer.pt", map_location="cpu", weights_only=True)
-    except _DAMAGE as error:
-        raise StateError(f"the checkpoint {directory} is damaged and cannot be resumed from: {error!r}") from error
-    return manifest, weights, optimizer
+    except OSError as error:
+        raise _damaged(directory, f"cannot be read: {error}") from error
+
+
+def _manifest_of(content: Mapping[str, Any]) -> Manifest:
+    return Manifest(
+        **{
+            **content,
+            "plan": MixturePlan.from_fields(content["plan"]),
+            "num_tokens": tuple(content["num_tokens"]),
+            "num_arranged": tuple(content["num_arranged"]),
+        }
+    )
+
+
+def _checked_manifest(directory: Path) -> dict[str, Any]:
+    path = directory / MANIFEST
+    if not path.is_file():
+        raise _damaged(directory, f"{MANIFEST} is missing")
+    try:
+        body = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise _damaged(directory, f"{MANIFEST} cannot be read: {error}") from error
+    if not isinstance(body, dict) or "format" not in body:
+        raise _damaged(directory, f"{MANIFEST} is not one")
+    written = body.pop("blake2b", None)
+    if written is not None and written != _hash_json(body):
+        raise _damaged(directory, f"{MANIFEST} was altered: its content does not have the hash it names")
+    if written is None or body["format"] != _FORMAT:
+        raise StateError(f"{directory} was written by another version of taskheat; resume with that version")
+    return body
+
+
+def _check_file(path: Path, expected: Mapping[str, Any]) -> None:
+    try:
+        size = path.stat().st_size if path.is_file() else None
+        if size is None:
+            raise _damaged(path.parent, f"{path.name} is missing")
+        if size != expected["bytes"]:
+            raise _damaged(path.parent, f"{path.name} has {size} bytes, {expected['bytes']} were written")
+        if _hash_file(path) != expected["blake2b"]:
+            raise _damaged(path.parent, f"{path.name} has the size that was written, but other content")
+    except OSError as error:
+        raise _damaged(path.parent, f"{path.name} cannot be read: {error.strerror}") from error
+
+
+def _damaged(directory: Path, what: str) -> DamagedCheckpointError:
+    """The message holds no path: it goes into the ledger, which is equal for equal runs."""
+    return DamagedCheckpointError(f"the checkpoint {directory.name} is damaged: {what}")
+
+
+def _hash_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, _hasher).hexdigest()
+
+
+def _hash_json(body: Mapping[str, Any]) -> str:
+    text = json.dumps(body, sort_keys=True, separators=(",", ":"))
+    return hashlib.blake2b(text.encode(), digest_size=_DIGEST_BYTES).hexdigest()
+
+
+def _hasher() -> Any:
+    return hashlib.blake2b(digest_size=_DIGEST_BYTES)
+
+
+def _flush_to_disk(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

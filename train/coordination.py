@@ -24,8 +24,17 @@ class PlanAnswer:
 class Coordinator(Protocol):
     """Rank 0's line to the engine and the evaluation. All calls are made at interval boundaries, but `pulse`."""
 
-    def begin(self, step: int, engine_state: dict[str, Any] | None) -> int:
-        """This worker group starts at `step`; returns the attempt number."""
+    def begin(self, step: int, engine_state: dict[str, Any] | None, refused: tuple[str, ...]) -> int:
+        """This worker group starts at `step`; returns the attempt number.
+
+        Args:
+            step: Where training goes on.
+            engine_state: What the checkpoint there holds of the engine; None without a checkpoint.
+            refused: Why each newer checkpoint was not taken, the newest first.
+
+        Raises:
+            LedgerError: The engine does not know this checkpoint; nothing changed, another step may be tried.
+        """
         ...
 
     def plan_for(self, step: int) -> PlanAnswer | None:

@@ -10,7 +10,6 @@ The loop knows nothing of evaluation or Ray actors: it talks through `train.coor
 
 import math
 import os
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -21,14 +20,15 @@ import numpy as np
 import ray.train
 import torch
 from accelerate import Accelerator
-from ray.train import Checkpoint
+from ray.train import Checkpoint, CheckpointUploadMode
 
 from scheduler.errors import RunFailedError
 from scheduler.plan import MixturePlan
 from scheduler.setup import EngineSetup
 from scheduler.signals import IntervalReport
-from train.agreement import assert_agreement, broadcast_plan
-from train.checkpoint import Manifest, read_checkpoint, write_checkpoint
+from train.agreement import assert_agreement, broadcast_plan, broadcast_step
+from train.checkpoint import Manifest, Saved
+from train.checkpoint_store import CheckpointStore
 from train.config import ModelConfig, TrainConfig
 from train.coordination import Coordinator, CoordinatorFactory
 from train.data.store import EncodedRow, TokenStore
@@ -43,6 +43,7 @@ from train.tally import Totals
 from train.tokenizer import stop_id
 
 _PULSE_EVERY_S = 0.5
+_NO_CHECKPOINT = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,7 @@ class WorkerJob:
     """All a worker needs; paths must be readable from every node.
 
     `setup` is the engine's own, `initial_plan` the plan in force before the first decision; `stages` has the settings
-    of stage 1 and 2.
+    of stage 1 and 2. `checkpoints` must lie in Ray Train's storage of this run.
     """
 
     setup: EngineSetup
@@ -61,6 +62,7 @@ class WorkerJob:
     store: Path
     tokenizer: Path
     export_to: Path
+    checkpoints: Path
     coordinator: CoordinatorFactory
 
 
@@ -111,11 +113,9 @@ class Worker:
         self.step = 0
         self.resumed_step = -1
         self.plan_wait_s = 0.0
-        self.coordinator: Coordinator | None = None
-        engine_state = self._restore()
-        if self.rank == 0:
-            self.coordinator = job.coordinator.open()
-            self.attempt = self.coordinator.begin(self.step, engine_state)
+        self.coordinator: Coordinator | None = job.coordinator.open() if self.rank == 0 else None
+        self.checkpoints = CheckpointStore(job.checkpoints, keep=job.train.keep_checkpoints)
+        self._restore()
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
         config = self.job.train
@@ -127,21 +127,28 @@ class Worker:
             fused=True,
         )
 
-    def _restore(self) -> dict[str, Any] | None:
-        checkpoint = ray.train.get_checkpoint()
-        if checkpoint is None:
-            return None
-        with checkpoint.as_directory() as directory:
-            manifest, weights, optimizer_state = read_checkpoint(Path(directory))
-        load_snapshot(self.model, weights)
-        self.optimizer.load_state_dict(optimizer_state)
+    def _restore(self) -> None:
+        """Rank 0 chooses the checkpoint and begins the attempt; every rank loads that checkpoint."""
+        saved, step = None, 0
+        if self.coordinator is not None:
+            self.attempt, saved = self.checkpoints.choose(self.coordinator)
+            step = saved.manifest.step if saved is not None else _NO_CHECKPOINT
+        step = broadcast_step(step)
+        if step != _NO_CHECKPOINT:
+            self._load(saved or self.checkpoints.read(step))
+
+    def _load(self, saved: Saved) -> None:
+        manifest = saved.manifest
+        load_snapshot(self.model, saved.weights)
+        self.optimizer.load_state_dict(saved.optimizer)
+        for group in self.optimizer.param_groups:  # a fork's may differ from those it was saved with
+            group.update(betas=self.job.train.adam_betas, weight_decay=self.job.train.weight_decay)
         self.stream.load_state_dict(manifest.stream)
         self.plan, self.step, self.resumed_step = manifest.plan, manifest.step, manifest.step
         self.tokens = np.array(manifest.num_tokens, dtype=np.int64)
         self.sequence_hash = manifest.sequence_hash
         self.stepper.num_arranged[:] = manifest.num_arranged
         self.stepper.num_own_answers = manifest.num_own_answers
-        return manifest.engine
 
     def run(self) -> WorkerResult:
         """Train to the end, or to the boundary at which the driver asked to stop."""
@@ -273,22 +280,23 @@ class Worker:
             )
 
     def _checkpoint(self) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            checkpoint = None
-            if self.coordinator is not None:
-                manifest = Manifest(
-                    step=self.step,
-                    plan=self.plan,
-                    stream=self.stream.state_dict(),
-                    engine=self.coordinator.checkpoint(self.step),
-                    num_tokens=tuple(self.tokens.tolist()),
-                    sequence_hash=self.sequence_hash,
-                    num_arranged=self._num_arranged(),
-                    num_own_answers=self.stepper.num_own_answers,
-                )
-                write_checkpoint(Path(folder), manifest, weights=snapshot(self.model), optimizer=self.optimizer)
-                checkpoint = Checkpoint.from_directory(folder)
-            ray.train.report({"step": self.step}, checkpoint=checkpoint)
+        """Write it on rank 0, and tell Ray Train where it lies; all ranks wait for that."""
+        checkpoint = None
+        if self.coordinator is not None:
+            manifest = Manifest(
+                step=self.step,
+                plan=self.plan,
+                stream=self.stream.state_dict(),
+                engine=self.coordinator.checkpoint(self.step),
+                num_tokens=tuple(self.tokens.tolist()),
+                sequence_hash=self.sequence_hash,
+                num_arranged=self._num_arranged(),
+                num_own_answers=self.stepper.num_own_answers,
+            )
+            path = self.checkpoints.write(manifest, weights=snapshot(self.model), optimizer=self.optimizer.state_dict())
+            checkpoint = Checkpoint.from_directory(path)
+        metrics = {"step": self.step}
+        ray.train.report(metrics, checkpoint=checkpoint, checkpoint_upload_mode=CheckpointUploadMode.NO_UPLOAD)
 
     def _train_step(self) -> None:
         stage = self.job.stages[self.plan.stage - 1]

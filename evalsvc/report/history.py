@@ -15,7 +15,7 @@ read it.
 import bisect
 import dataclasses
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
@@ -26,6 +26,7 @@ from scheduler.records import (
     CheckpointRecord,
     DecisionRecord,
     EndRecord,
+    ForkRecord,
     IntervalRecord,
     LateRecord,
     Record,
@@ -39,7 +40,7 @@ from scheduler.records import (
 from scheduler.setup import EngineSetup, sample_cap
 from scheduler.signals import IntervalReport, TaskSignal
 
-EventKind = Literal["restart", "actor", "stage", "late", "skipped", "refused", "used_up", "end"]
+EventKind = Literal["restart", "actor", "stage", "late", "skipped", "refused", "used_up", "end", "fork"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ class RunHistory:
     """Feed it the ledger's records in order with `observe`; read the surviving history from its attributes.
 
     Attributes:
-        setup: The run's engine setup; None until the run record was seen.
+        setup: The run's engine setup, of a fork the one it goes on under; None until the run record was seen.
         plans: Surviving plans in order of version, the initial one first.
         decisions: Surviving decisions, one for each plan after the initial one.
         signals: Surviving accepted signals per task, in order of step.
@@ -125,6 +126,8 @@ class RunHistory:
                 self._start(record)
             case AttemptRecord():
                 self._attempt(record)
+            case ForkRecord():
+                self._fork(record)
             case SignalRecord(signal=signal):
                 self._signal(signal)
             case DecisionRecord():
@@ -140,19 +143,26 @@ class RunHistory:
                 self._plan_at_checkpoint[record.step] = record.plan_version
 
     def _start(self, record: RunRecord) -> None:
-        try:
-            self.setup = EngineSetup.model_validate(record.setup)
-        except ValidationError as error:
-            raise LedgerError(f"the setup in the ledger's run record is not one of this version: {error}") from error
+        self.setup = _validated(record.setup)
         self.plans = [record.plan]
         self.signals = {task.name: [] for task in self.setup.tasks}
+
+    def _fork(self, record: ForkRecord) -> None:
+        self.setup = _validated(record.setup)
+        self._roll_back(record.step)
+        changed = ", ".join(record.changed) or "nothing"
+        self._happened(
+            record.step, "fork", f"At step {record.step} this run was forked from another. Changed: {changed}."
+        )
 
     def _attempt(self, record: AttemptRecord) -> None:
         if self.attempts:
             reached = self.step
             self._roll_back(record.step)
             again = f"; {reached - record.step} steps are trained again" if reached > record.step else ""
-            text = f"The workers restarted (attempt {record.attempt}) from the checkpoint at step {record.step}{again}."
+            refused = "".join(f" {_clause(reason)}." for reason in record.refused_checkpoints)
+            place = f"the checkpoint at step {record.step}" if record.step else "step 0"
+            text = f"The workers restarted (attempt {record.attempt}) from {place}{again}.{refused}"
             self._happened(record.step, "restart", text)
         self.attempts.append(record)
 
@@ -243,6 +253,13 @@ class RunHistory:
         self._events.append(Event(step=step, kind=kind, text=text, plan_version=plan_version))
 
 
+def _validated(setup: dict[str, Any]) -> EngineSetup:
+    try:
+        return EngineSetup.model_validate(setup)
+    except ValidationError as error:
+        raise LedgerError(f"the setup in the ledger is not one of this version: {error}") from error
+
+
 def _clause(text: str) -> str:
     return text.strip().rstrip(".")
 
@@ -253,5 +270,5 @@ def _undone(event: Event, step: int, version: int) -> bool:
             return event.superseded or (event.plan_version is not None and event.plan_version > version)
         case "late" | "skipped" | "refused" | "used_up" | "end":
             return event.superseded or event.step > step
-        case "restart" | "actor":
+        case "restart" | "actor" | "fork":
             return False

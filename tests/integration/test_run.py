@@ -14,7 +14,8 @@ from cluster.run import start_run
 from cluster.settings import load_config
 from scheduler.ledger import read_ledger
 from scheduler.records import IntervalRecord, SignalRecord
-from tests.integration.tiny_run import start, write_tasks
+from tests.integration.tiny_run import start
+from tests.tiny_tasks import write_tasks
 from train.tokenizer import train_byte_tokenizer
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(280), pytest.mark.usefixtures("local_ray")]

@@ -1,41 +1,15 @@
 """A small, real run for the integration tests: own JSONL files, a tiny model, real Ray, real processes."""
 
-import json
 import os
-import random
 import sys
 from pathlib import Path
 
 from cluster.config import LaunchConfig, RunConfig
 from cluster.run import start_run
 from cluster.settings import load_config
+from tests.tiny_tasks import write_tasks
 
 _PROJECT = Path(__file__).parents[2]
-
-
-def write_tasks(folder: Path, num_rows: int = 160) -> list[Path]:
-    """Three alpaca files a tiny model can learn a little of in seconds."""
-    folder.mkdir(parents=True, exist_ok=True)
-    rng = random.Random(5)
-    letters = "abcdef"
-    makers = {
-        "copy": lambda word: ("copy", " ".join(word), " ".join(word)),
-        "last": lambda word: ("last letter", " ".join(word), word[-1]),
-        "noise": lambda word: ("guess", " ".join(word), rng.choice(letters)),
-    }
-    paths = []
-    for name, make in makers.items():
-        seen: set[str] = set()
-        path = folder / f"{name}.jsonl"
-        with path.open("w", encoding="utf-8") as file:
-            while len(seen) < num_rows:
-                word = "".join(rng.choice(letters) for _ in range(rng.randint(3, 5)))
-                if word not in seen:
-                    seen.add(word)
-                    instruction, given, output = make(word)
-                    file.write(json.dumps({"instruction": instruction, "input": given, "output": output}) + "\n")
-        paths.append(path)
-    return paths
 
 
 def write_config(folder: Path, extra: str = "") -> Path:

@@ -67,6 +67,62 @@ def test_a_block_serves_what_its_steps_would_one_by_one(data: st.DataObject) -> 
             debts = debts + rates - counts * ONE
 
 
+@given(st.integers(0, 2**32), st.sampled_from([60, 400, 10_000]), st.sampled_from([1, 2, 16]))
+@settings(max_examples=12, deadline=None)
+def test_of_many_tasks_a_block_serves_what_its_steps_would_even_after_plans_that_leave_much_owed(
+    seed: int, num_tasks: int, batch_size: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    debts = np.zeros(num_tasks, dtype=np.int64)
+    for _ in range(12):
+        chosen = rng.random(num_tasks) < rng.choice([0.01, 0.5, 1.0])
+        weights = np.where(chosen, rng.dirichlet(np.full(num_tasks, rng.choice([0.1, 1.0]))), 0.0)
+        top = np.argsort(-debts)[: num_tasks // 4]
+        weights = weights if weights.sum() > 0 and rng.random() < 0.5 else np.isin(np.arange(num_tasks), top) * 1.0
+        rates = to_units(weights) * batch_size
+        for tasks in apportion_block(debts, rates, num_steps=int(rng.integers(1, 12))):
+            counts = apportion_step(debts, rates)
+            np.testing.assert_array_equal(np.bincount(tasks, minlength=num_tasks), counts)
+            debts = debts + rates - counts * ONE
+            assert debts.min() > -ONE
+            assert debts.max() < debt_bound(num_tasks) * ONE
+
+
+def test_a_task_of_weight_zero_that_is_owed_a_whole_sample_is_not_overlooked_among_many() -> None:
+    debts = np.full(200, round(0.5 * ONE))
+    debts[150:] = -round(0.99 * ONE)
+    debts[199] = round(1.25 * ONE)
+    debts[150] -= debts.sum()
+    rates = np.zeros(200, dtype=np.int64)
+    rates[:150] = to_units(np.full(150, 1 / 150))
+    assert apportion_step(debts, rates)[199] == 1
+    np.testing.assert_array_equal(apportion_block(debts, rates, num_steps=4)[0], [199])
+
+
+@given(st.integers(0, 2**32))
+@settings(max_examples=2, deadline=None)
+def test_ten_thousand_tasks_keep_every_promise_through_resume_and_changes_of_plan(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    num_rows = rng.integers(1, 30, 10_000).tolist()
+    stream, copy = (MixtureStream(num_rows=num_rows, batch_size=32, seed=seed) for _ in range(2))
+    served, targets = np.zeros(10_000, dtype=np.int64), np.zeros(10_000)
+    for _ in range(4):
+        stream.set_weights(rng.dirichlet(np.full(10_000, rng.choice([0.05, 1.0, 20.0]))))
+        assert stream.weights is not None
+        rates = 32 * stream.weights
+        for _ in range(25):
+            served += np.bincount(stream.next_batch().tasks, minlength=10_000)
+            targets += rates
+            assert (targets - served).min() > -1 - 1e-9
+            assert (targets - served).max() < debt_bound(10_000)
+        np.testing.assert_array_equal(stream.num_samples, served)
+        np.testing.assert_allclose(stream.debts, targets - served, atol=1e-9)
+        copy.load_state_dict(stream.state_dict())
+        assert drawn(copy, 3) == drawn(stream, 3)
+        served = stream.num_samples
+        targets = served + stream.debts
+
+
 @given(st.data())
 @settings(max_examples=60, deadline=None)
 def test_no_sequence_of_plans_brings_a_debt_to_the_bound(data: st.DataObject) -> None:

@@ -139,3 +139,71 @@ def test_the_largest_step_and_the_longest_rows_do_not_overflow() -> None:
         stream.next_batch()
         assert np.abs(stream.debts).max() < 65_536
     assert stream.num_samples.sum() == 3 << 14
+
+
+def test_an_adversary_who_changes_the_plan_after_every_sample_stays_below_the_bound() -> None:
+    """Searches: runs some tasks ahead, pours on those owed most, then turns to one and all but drops the others."""
+    rng = np.random.default_rng(1)
+    num_tasks, longest, worst = 24, 64, 0.0
+    stream = MixtureStream(
+        num_rows=[1] * num_tasks, batch_size=1, seed=0, supervised_lengths=[np.array([longest])] * num_tasks
+    )
+
+    def serve(weights: np.ndarray) -> int:
+        nonlocal worst
+        stream.set_weights(weights / weights.sum())
+        task = int(stream.next_batch().tasks[0])
+        assert stream.debts.min() > -longest
+        worst = max(worst, stream.debts.max() / longest)
+        return task
+
+    for _ in range(40):
+        for _ in range(int(rng.integers(1, num_tasks + 1))):
+            serve(rng.dirichlet(np.full(num_tasks, 0.1)))
+        alive = np.argsort(-stream.debts)[: int(rng.integers(2, num_tasks + 1))].tolist()
+        num_kept = int(rng.integers(1, len(alive)))
+        while len(alive) > num_kept and (served := serve(np.isin(np.arange(num_tasks), alive) * 1.0)) in alive:
+            alive.remove(served)
+        favourite = int(np.argmax(stream.debts))
+        for _ in range(num_tasks):
+            dropped = (stream.debts >= longest) & (np.arange(num_tasks) != favourite)
+            if serve(np.where(np.arange(num_tasks) == favourite, 1.0, np.where(dropped, 1e-6, 0.0))) == favourite:
+                break
+    assert 3 < worst < num_tasks - 1
+
+
+def test_ten_thousand_tasks_of_the_longest_rows_in_the_largest_step_stay_exact() -> None:
+    num_tasks, longest = 10_000, 65_536
+    stream = MixtureStream(
+        num_rows=[1] * num_tasks, batch_size=1 << 14, seed=1, supervised_lengths=[np.array([longest])] * num_tasks
+    )
+    stream.set_weights(np.random.default_rng(0).dirichlet(np.full(num_tasks, 0.2)))
+    for _ in range(3):
+        stream.next_batch()
+        debts = stream.state_dict()["debts"]
+        assert sum(debts) == 0
+        assert max(map(abs, debts)) < longest * TOKEN_ONE
+
+
+def test_the_largest_debt_that_can_be_is_worked_off_without_overflow() -> None:
+    num_tasks, longest = 10_000, 65_536
+    stream = MixtureStream(
+        num_rows=[1] * num_tasks, batch_size=1 << 14, seed=1, supervised_lengths=[np.array([longest])] * num_tasks
+    )
+    ahead = longest * TOKEN_ONE - 1
+    for owed_weight in (1.0, 0.5, 1e-9):
+        weights = np.full(num_tasks, (1 - owed_weight) / (num_tasks - 1))
+        weights[0] = owed_weight
+        stream.set_weights(weights)
+        state = {**stream.state_dict(), "debts": [(num_tasks - 1) * ahead, *[-ahead] * (num_tasks - 1)]}
+        stream.load_state_dict(state)
+        batch = stream.next_batch()
+        units, debts = state["weights"], stream.state_dict()["debts"]
+        counts = np.bincount(batch.tasks, minlength=num_tasks).tolist()
+        total = len(batch.tasks) * longest
+        expected = [
+            debt + total * unit - count * longest * TOKEN_ONE
+            for debt, unit, count in zip(state["debts"], units, counts, strict=True)
+        ]
+        assert debts == expected
+        assert min(debts) > -longest * TOKEN_ONE

@@ -68,7 +68,10 @@ def read_lineage(path: Path, positions: Sequence[int]) -> list[dict[str, Any]]:
         with pq.ParquetFile(path) as file:
             return _read(file, np.asarray(positions, dtype=np.int64))
     except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"no readable lineage at {path} ({error}); prepare the data again") from error
+        raise DataError(
+            f"no readable lineage at {path} ({error}); "
+            f"delete the prepared folder {path.parent.parent} and prepare again"
+        ) from error
 
 
 def _read(file: pq.ParquetFile, positions: np.ndarray) -> list[dict[str, Any]]:

@@ -20,7 +20,6 @@ changes nothing in it.
 import hashlib
 import json
 import shutil
-import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -34,8 +33,10 @@ from train.data.files import SHARD_BYTES, find_files
 from train.data.lineage import prepared_with
 from train.data.preparing.digests import hash_files
 from train.data.preparing.execute import Executor, LocalExecutor
+from train.data.preparing.partial import partial_folder
 from train.data.preparing.pipeline import Pipeline
 from train.data.preparing.progress import NoProgress, Progress
+from train.data.rules import require_usable
 from train.data.split import SPLITS
 from train.data.store import SCHEMA_VERSION
 from train.data.summary import Summary
@@ -149,7 +150,11 @@ def prepare(
 
     Raises:
         DataError: A source cannot be read, too many rows are refused, a task has too few rows, or a card has no rows.
+        ConfigError: A rule of a card needs something that is not installed; told before any row is read.
     """
+    for name, spec in specs.items():
+        require_usable(spec.input_rules, place=f"tasks.{name}.input_rules")
+        require_usable(spec.output_rules, place=f"tasks.{name}.output_rules")
     paths = [file.path for source in config.sources for file in find_files(source.path)]
     file_hashes = hash_files(paths, cache=out_dir / ".file-hashes.json")
     facts = {
@@ -185,16 +190,12 @@ def prepare(
 
 def _write(pipeline: Pipeline, path: Path) -> None:
     """Write the folder beside its place, then move it there; where another process was first, its folder stays."""
-    partial = path.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}")
-    spill = partial.absolute() / "spill"
-    spill.mkdir(parents=True)
-    try:
+    with partial_folder(path) as partial:
+        spill = partial.absolute() / "spill"
         summary = pipeline.run(partial, spill)
-        shutil.rmtree(spill)
         (partial / "summary.json").write_text(summary.to_json(), encoding="utf-8")
+        shutil.rmtree(spill)
         _move(partial, path)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _move(partial: Path, path: Path) -> None:
@@ -209,7 +210,10 @@ def _open(path: Path) -> Prepared:
     summary_path = path / "summary.json"
     if not summary_path.exists():
         raise DataError(f"{path} is not a folder of prepared data; delete it and prepare again")
-    summary = Summary.from_json(summary_path.read_text(encoding="utf-8"))
+    try:
+        summary = Summary.from_json(summary_path.read_text(encoding="utf-8", errors="replace"))
+    except DataError as error:
+        raise DataError(f"{summary_path} is damaged: {error}; delete the folder {path} and prepare again") from error
     return Prepared(
         path=path,
         summary=summary,

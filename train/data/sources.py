@@ -35,11 +35,7 @@ _TEXT_LINEAGE = frozenset(LINEAGE_COLUMNS) - {"difficulty_factors"}
 _SYNONYMS = {"licence": "license", "sub_task": "subtask"}
 """Other spellings of a column of ours, read where its own name is absent."""
 OUR_COLUMNS = frozenset(
-    (
-        *("id", "parent_id", *LINEAGE_COLUMNS),
-        *itertools.chain(*REQUIRED_COLUMNS.values()),
-        *itertools.chain(*OPTIONAL_COLUMNS.values()),
-    )
+    ("id", "parent_id", *LINEAGE_COLUMNS, *itertools.chain(*REQUIRED_COLUMNS.values(), *OPTIONAL_COLUMNS.values()))
 )
 _DETECTION_RECORDS = 100
 

@@ -105,6 +105,7 @@ class _Batch:
 class _SplitFile:
     """One split: where its tasks and its batches begin, and the batches looked at so far."""
 
+    path: Path
     reader: Any
     names: tuple[str, ...]
     task_starts: list[int]
@@ -115,8 +116,16 @@ class _SplitFile:
     def batch(self, place: int) -> _Batch:
         found = self.batches.get(place)
         if found is None:
-            found = self.batches[place] = _Batch(self.reader.get_batch(place))
+            found = self.batches[place] = _Batch(self._read_batch(place))
         return found
+
+    def _read_batch(self, place: int) -> pa.RecordBatch:
+        try:
+            batch = self.reader.get_batch(place)
+            batch.validate()
+        except (pa.ArrowInvalid, OSError) as error:
+            raise DataError(_damaged(self.path, error)) from error
+        return batch
 
     def find(self, task: int, row: int) -> tuple[_Batch, int]:
         start, end = self.task_starts[task], self.task_starts[task + 1]
@@ -251,17 +260,23 @@ def _open_split(path: Path) -> _SplitFile:
         metadata = reader.schema.metadata or {}
         version = int(metadata.get(b"schema_version", b"-1"))
         if version != SCHEMA_VERSION:
-            raise DataError(f"token store {path} is of version {version}, expected {SCHEMA_VERSION}; prepare it again")
+            raise DataError(_damaged(path, f"it is of version {version}, expected {SCHEMA_VERSION}"))
         sizes = json.loads(metadata[b"num_rows"])
         return _SplitFile(
+            path=path,
             reader=reader,
             names=tuple(json.loads(metadata[b"tasks"])),
             task_starts=[0, *itertools.accumulate(sizes)],
             batch_starts=json.loads(metadata[b"batch_starts"]),
             level_sizes=json.loads(metadata[b"level_sizes"]),
         )
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"no readable token store at {path} ({error}); prepare the data again") from error
+    except (pa.ArrowInvalid, OSError, KeyError, ValueError) as error:
+        raise DataError(_damaged(path, error)) from error
+
+
+def _damaged(path: Path, fault: object) -> str:
+    folder = path.parent.parent
+    return f"no readable token store at {path} ({fault}); delete the prepared folder {folder} and prepare again"
 
 
 class SplitWriter:

@@ -115,7 +115,7 @@ class Summary:
                 file_hashes=fields["file_hashes"],
             )
         except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"not a summary of prepared data ({error!r}); prepare the data again") from error
+            raise DataError(f"not a summary of prepared data ({error!r})") from error
 
 
 def _table(rows: Sequence[tuple[str, ...]], *, right: set[int]) -> str:

@@ -29,9 +29,12 @@ one sample under a feasible plan, only in a step that no other task could fill w
 What this does not do: choose rows, or the order inside the batch; see `train.stream.mixture`.
 """
 
+from collections.abc import Sequence
 from heapq import heappop, heappush
 
 import numpy as np
+
+from scheduler.errors import ConfigError
 
 UNIT_BITS = 44
 ONE = 1 << UNIT_BITS
@@ -39,6 +42,8 @@ MAX_BATCH_SIZE = 1 << 14
 MAX_BLOCK_SAMPLES = 1 << 14
 _NEVER = np.int64(1) << 62
 _TINY_RATE = 1e-200
+_SUM_TOLERANCE = 1e-6
+# Up to here sorting a nearly sorted list is faster than a heap.
 _FEW_WAITING = 2048
 
 
@@ -56,6 +61,24 @@ def to_units(weights: np.ndarray, *, one: int = ONE) -> np.ndarray:
     units[(weights > 0) & (units == 0)] = 1
     units[np.argmax(units)] += one - units.sum()
     return units
+
+
+def read_weights(weights: np.ndarray | Sequence[float], *, num_tasks: int, one: int = ONE) -> np.ndarray:
+    """`to_units` of weights that come from outside.
+
+    Raises:
+        ConfigError: They are not `num_tasks` finite numbers >= 0 that sum to one.
+    """
+    values = np.asarray(weights, dtype=np.float64)
+    if values.shape != (num_tasks,):
+        raise ConfigError(f"weights have shape {values.shape}; the stream has {num_tasks} tasks")
+    total = float(values.sum())
+    if not (values.min() >= 0 and np.isfinite(total)):
+        task = int(np.argmin(np.where(np.isfinite(values), values, -np.inf)))
+        raise ConfigError(f"the weight of task {task} is {values[task]}; give a finite number >= 0")
+    if abs(total - 1.0) > _SUM_TOLERANCE:
+        raise ConfigError(f"weights sum to {total!r}; normalise them to sum to one")
+    return to_units(values, one=one)
 
 
 def debt_bound(num_tasks: int) -> float:
@@ -128,7 +151,7 @@ def apportion_block(debts: np.ndarray, rates: np.ndarray, *, num_steps: int) -> 
     active = np.flatnonzero(claims > 0)
     if len(active) > 2 * num_steps * batch_size:
         active = active[_may_be_served(debts[active], rates[active], num_served=num_steps * batch_size)]
-    num_released = _ceil_div(claims[active], np.int64(ONE))
+    num_released = -(-claims[active] >> UNIT_BITS)
     places = np.repeat(np.arange(len(active)), num_released)
     served_before = (np.arange(len(places)) - (np.cumsum(num_released) - num_released)[places]) << UNIT_BITS
     ahead, own_rates = served_before - debts[active][places], rates[active][places]
@@ -156,12 +179,12 @@ def _may_be_served(debts: np.ndarray, rates: np.ndarray, *, num_served: int) -> 
     far above its error, which can only let more in; a rate of zero stands as one too small to fall due in time.
     """
     at_once = debts > 0
-    deadlines = (ONE - debts[at_once]) / np.maximum(rates[at_once], _TINY_RATE)
-    if len(deadlines) > num_served + 1:
-        last = np.partition(deadlines, num_served)[num_served]
-        at_once[at_once] = deadlines > np.ceil(max(last, 1.0) * (1 + 1e-9)) * (1 + 1e-9)
-        return ~at_once
-    return np.ones(len(debts), dtype=bool)
+    place = len(debts) - np.count_nonzero(at_once) + num_served
+    if place >= len(debts):
+        return np.ones(len(debts), dtype=bool)
+    deadlines = np.where(at_once, (ONE - debts) / np.maximum(rates, _TINY_RATE), -np.inf)
+    last = np.partition(deadlines, place)[place]
+    return deadlines <= np.ceil(max(last, 1.0) * (1 + 1e-9)) * (1 + 1e-9)
 
 
 def _earliest_deadline_first(releases: np.ndarray, *, num_steps: int, batch_size: int) -> np.ndarray:
@@ -200,9 +223,5 @@ def _largest_quotas_first(quotas: np.ndarray, num_due: np.ndarray, batch_size: i
 
 def _steps_until_due(numerators: np.ndarray, rates: np.ndarray) -> np.ndarray:
     """Steps until a target grows by `numerators` (rounded up); `_NEVER` for what is still ahead of a rate of zero."""
-    steps = _ceil_div(numerators, np.maximum(rates, 1))
+    steps = -(-numerators // np.maximum(rates, 1))
     return np.where((rates == 0) & (numerators > 0), _NEVER, steps)
-
-
-def _ceil_div(numerators: np.ndarray, divisors: np.ndarray) -> np.ndarray:
-    return -(-numerators // divisors)

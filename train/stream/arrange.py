@@ -14,6 +14,7 @@ from scheduler.plan import SINGLE_ONLY
 from train.stream.interleave import deal
 
 _UNITS = 1 << 30
+_SUM_TOLERANCE = 1e-6
 _ARRANGE_STREAM = 5
 _STATE_KEYS = frozenset({"shares", "begun_at"})
 
@@ -37,10 +38,11 @@ class ArrangementDeal:
         """
         if shares == SINGLE_ONLY and self._shares[0] == _UNITS:
             return False
-        if not all(share >= 0 for share in shares) or abs(sum(shares) - 1) > 1e-6:
+        if not all(share >= 0 for share in shares) or abs(sum(shares) - 1) > _SUM_TOLERANCE:
             raise ConfigError(f"arrangement shares are {shares}; give three numbers >= 0 that sum to one")
-        chain, contrast = round(shares[1] * _UNITS), round(shares[2] * _UNITS)
-        units = (max(0, _UNITS - chain - contrast), chain, contrast)
+        chain = min(round(shares[1] * _UNITS), _UNITS)
+        contrast = min(round(shares[2] * _UNITS), _UNITS - chain)
+        units = (_UNITS - chain - contrast, chain, contrast)
         if units == self._shares:
             return False
         self._shares, self._begun_at = units, num_samples.copy()

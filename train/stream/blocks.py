@@ -135,10 +135,8 @@ class TokenPlanner:
             parts.append(draws)
             num_missing -= len(draws.tasks)
             now = _after(now, own, draws)
-            if num_missing == 0:
-                break
             if draws.beyond is None:
-                continue
+                break
             leaving = np.arange(len(own)) == draws.beyond
             left = now.left | leaving
             stayers = weights_of_stayers(plan_weights, left)

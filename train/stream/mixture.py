@@ -26,7 +26,7 @@ import numpy as np
 from scheduler.errors import ConfigError, DataError
 from scheduler.plan import MixturePlan
 from scheduler.task import Repetition
-from train.stream.apportion import MAX_BATCH_SIZE, ONE, to_units
+from train.stream.apportion import MAX_BATCH_SIZE, ONE, read_weights
 from train.stream.arrange import ArrangementDeal
 from train.stream.batch import HASH_MASK, Batch, add_hashes, sequence_hash, slots_hash
 from train.stream.blocks import Block, SamplePlanner, Standing, TokenPlanner, longest_block
@@ -40,7 +40,6 @@ from train.stream.walk import LevelWalk, TaskWalk
 __all__ = ["HASH_MASK", "Batch", "MixtureStream", "add_hashes", "sequence_hash", "slots_hash"]
 
 _FIRST_LOOKAHEAD_STEPS = 32
-_SUM_TOLERANCE = 1e-6
 
 
 class MixtureStream:
@@ -174,7 +173,7 @@ class MixtureStream:
         """
         if plan.windows and self._levels is None:
             raise ConfigError("the plan has difficulty windows, but the stream was built without level_sizes")
-        units = self._to_units(plan.weights)
+        units = read_weights(plan.weights, num_tasks=self.num_tasks, one=self._one)
         standing = self._standing()
         changed = self._arrangements.follow(plan.arrangement, num_samples=standing.served)
         if self._levels is not None:
@@ -191,7 +190,7 @@ class MixtureStream:
         Raises:
             ConfigError: The weights are not such numbers.
         """
-        self._take(self._to_units(weights), changed=False)
+        self._take(read_weights(weights, num_tasks=self.num_tasks, one=self._one), changed=False)
 
     def next_batch(self) -> Batch:
         """Draw the batch of the current step and move to the next.
@@ -288,18 +287,6 @@ class MixtureStream:
     @property
     def _walk(self) -> TaskWalk | LevelWalk:
         return self._tasks if self._levels is None else self._levels
-
-    def _to_units(self, weights: np.ndarray | Sequence[float]) -> np.ndarray:
-        values = np.asarray(weights, dtype=np.float64)
-        if values.shape != (self.num_tasks,):
-            raise ConfigError(f"weights have shape {values.shape}; the stream has {self.num_tasks} tasks")
-        total = float(values.sum())
-        if not (values.min() >= 0 and np.isfinite(total)):
-            task = int(np.argmin(np.where(np.isfinite(values), values, -np.inf)))
-            raise ConfigError(f"the weight of task {task} is {values[task]}; give a finite number >= 0")
-        if abs(total - 1.0) > _SUM_TOLERANCE:
-            raise ConfigError(f"weights sum to {total!r}; normalise them to sum to one")
-        return to_units(values, one=self._one)
 
     def _take(self, units: np.ndarray, *, changed: bool) -> None:
         if changed or self._weights is None or not np.array_equal(units, self._weights):

@@ -1,6 +1,5 @@
 """A whole run in this process: the real worker loop, engine, ledger and evaluation, called one after the other."""
 
-import shutil
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ray.train import Checkpoint
 from ray.train.v2._internal.execution.train_fn_utils import LocalTrainFnUtils, set_train_fn_utils
 
 from cluster.config import RunConfig
@@ -18,7 +16,8 @@ from scheduler.engine import HeatEngine
 from scheduler.keeper import HeatKeeper
 from scheduler.ledger import LEDGER_FILE
 from scheduler.signals import IntervalReport
-from tests.integration.tiny_run import write_tasks
+from tests.tiny_tasks import write_tasks
+from train.checkpoint_store import CheckpointStore
 from train.coordination import PlanAnswer
 from train.data.store import TokenStore
 from train.loop import Worker, WorkerJob, WorkerResult
@@ -63,17 +62,21 @@ class LocalRun:
 
     @property
     def checkpoints(self) -> list[int]:
-        return sorted(int(path.name) for path in (self.folder / "checkpoints").glob("*"))
+        return self.store.steps()
+
+    @property
+    def store(self) -> CheckpointStore:
+        return CheckpointStore(self.folder / "checkpoints", keep=self.config.train.keep_checkpoints)
 
     def start(self, disturbances: Disturbances | None = None) -> WorkerResult:
         """One worker group: from the last checkpoint, if there is one, until it ends."""
-        set_train_fn_utils(_Session(self.folder / "checkpoints", self.checkpoints))
+        set_train_fn_utils(LocalTrainFnUtils(experiment_name="local"))
         try:
-            return Worker(self._job(disturbances or Disturbances())).run()
+            return Worker(self.job(disturbances or Disturbances())).run()
         finally:
             set_train_fn_utils(None)
 
-    def _job(self, disturbances: Disturbances) -> WorkerJob:
+    def job(self, disturbances: Disturbances) -> WorkerJob:
         config, prepared = self.config, self.inputs.prepared
         return WorkerJob(
             setup=self.inputs.engine,
@@ -84,6 +87,7 @@ class LocalRun:
             store=prepared.store_path,
             tokenizer=prepared.tokenizer_path,
             export_to=self.folder / "result",
+            checkpoints=self.store.folder,
             coordinator=_Factory(self, disturbances),
         )
 
@@ -123,20 +127,6 @@ def small_tasks(folder: Path) -> list[Path]:
     return write_tasks(folder, num_rows=40)
 
 
-class _Session(LocalTrainFnUtils):
-    """Ray Train's session of a single process, which keeps every reported checkpoint as Ray's storage does."""
-
-    def __init__(self, storage: Path, kept: list[int]) -> None:
-        super().__init__(experiment_name="local")
-        self._storage = storage
-        self._last_checkpoint = Checkpoint.from_directory(str(storage / str(kept[-1]))) if kept else None
-
-    def report(self, metrics: dict[str, Any], checkpoint: Checkpoint | None = None, **_: Any) -> None:
-        assert checkpoint is not None
-        path = shutil.copytree(checkpoint.path, self._storage / str(metrics["step"]))
-        super().report(metrics, Checkpoint.from_directory(str(path)))
-
-
 @dataclass(frozen=True, slots=True)
 class _Factory:
     run: LocalRun
@@ -164,8 +154,8 @@ class _Coordinator:
             tokenizer, store, tasks=inputs.tasks, config=config.evaluation, seed=config.seed
         )
 
-    def begin(self, step: int, engine_state: dict[str, Any] | None) -> int:
-        return self.keeper.begin_attempt(uuid.uuid4().hex, step, engine_state)
+    def begin(self, step: int, engine_state: dict[str, Any] | None, refused: tuple[str, ...]) -> int:
+        return self.keeper.begin_attempt(uuid.uuid4().hex, step, engine_state, refused)
 
     def plan_for(self, step: int) -> PlanAnswer | None:
         if step == self.disturbances.crash_at:

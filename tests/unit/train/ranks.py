@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-multiprocessing.set_forkserver_preload(["torch", "train.agreement", "train.tally"])
+multiprocessing.set_forkserver_preload(["torch", "train.agreement", "train.step"])
 
 
 def on_every_rank(function: Callable[..., Any], *arguments: Any, num_ranks: int, folder: Path) -> list[Any]:

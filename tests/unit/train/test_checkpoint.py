@@ -1,12 +1,15 @@
 """A checkpoint gives back exactly what was put in, and anything else is refused by name."""
 
+import hashlib
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
-from scheduler.errors import StateError
+from scheduler.errors import DamagedCheckpointError, StateError
 from scheduler.plan import MixturePlan
 from tests.unit.train.made import llama, random_rows
 from train.batch import collate
@@ -52,8 +55,8 @@ def test_what_was_written_comes_back_exactly(tmp_path: Path) -> None:
     model = llama()
     optimizer = adamw(model)
     trained(model, optimizer, seeds=range(2))
-    write_checkpoint(tmp_path, manifest(), weights=snapshot(model), optimizer=optimizer)
-    found, weights, state = read_checkpoint(tmp_path)
+    write_checkpoint(tmp_path / "one", manifest(), weights=snapshot(model), optimizer=optimizer.state_dict())
+    found, weights, state = read_checkpoint(tmp_path / "one")
     assert found == manifest()
     assert found.plan.digest() == manifest().plan.digest()
     assert weights.keys() == snapshot(model).keys()
@@ -67,10 +70,10 @@ def test_training_goes_on_from_it_as_if_it_had_not_stopped(tmp_path: Path) -> No
     model = llama()
     optimizer = adamw(model)
     trained(model, optimizer, seeds=range(3))
-    write_checkpoint(tmp_path, manifest(), weights=snapshot(model), optimizer=optimizer)
+    write_checkpoint(tmp_path / "one", manifest(), weights=snapshot(model), optimizer=optimizer.state_dict())
     trained(model, optimizer, seeds=range(3, 6))
 
-    _, weights, state = read_checkpoint(tmp_path)
+    _, weights, state = read_checkpoint(tmp_path / "one")
     other = llama(seed=9)
     load_snapshot(other, weights)
     resumed = adamw(other)
@@ -79,44 +82,118 @@ def test_training_goes_on_from_it_as_if_it_had_not_stopped(tmp_path: Path) -> No
     assert all(torch.equal(value, snapshot(other)[name]) for name, value in snapshot(model).items())
 
 
-def test_a_folder_without_a_manifest_is_an_incomplete_checkpoint(tmp_path: Path) -> None:
-    model = llama()
-    write_checkpoint(tmp_path, manifest(), weights=snapshot(model), optimizer=adamw(model))
-    (tmp_path / "manifest.json").unlink()
-    with pytest.raises(StateError, match=r"not a complete checkpoint: manifest\.json is missing"):
-        read_checkpoint(tmp_path)
-
-
-@pytest.mark.parametrize("written", [0, 1, "2", None])
-def test_another_format_is_refused(written: object, tmp_path: Path) -> None:
-    model = llama()
-    write_checkpoint(tmp_path, manifest(), weights=snapshot(model), optimizer=adamw(model))
-    path = tmp_path / "manifest.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "format": written}))
-    with pytest.raises(StateError, match=r"another version of taskheat"):
-        read_checkpoint(tmp_path)
-
-
-@pytest.mark.parametrize("name", ["trainable.safetensors", "optimizer.pt"])
-@pytest.mark.parametrize("kept_bytes", [None, 0, 100])
-def test_a_truncated_or_missing_tensor_file_is_a_state_error(name: str, kept_bytes: int | None, tmp_path: Path) -> None:
+@pytest.fixture
+def written(tmp_path: Path) -> Path:
     model = llama()
     optimizer = adamw(model)
     trained(model, optimizer, seeds=range(1))
-    write_checkpoint(tmp_path, manifest(), weights=snapshot(model), optimizer=optimizer)
-    path = tmp_path / name
+    write_checkpoint(tmp_path / "step-5", manifest(), weights=snapshot(model), optimizer=optimizer.state_dict())
+    return tmp_path / "step-5"
+
+
+FILES = ["trainable.safetensors", "optimizer.pt", "manifest.json"]
+
+
+def test_its_folder_appears_whole_and_leaves_nothing_beside_it(written: Path) -> None:
+    assert sorted(path.name for path in written.iterdir()) == sorted(FILES)
+    assert list(written.parent.iterdir()) == [written]
+
+
+def test_a_writer_that_died_leaves_no_checkpoint_and_does_not_hinder_the_next(tmp_path: Path) -> None:
+    model, partial = llama(), tmp_path / ".partial-step-5"
+    partial.mkdir()
+    (partial / "stale").write_bytes(b"x")
+    with pytest.raises(ValueError, match="expected torch.Tensor"):
+        write_checkpoint(tmp_path / "step-5", manifest(), weights={"not": "a tensor"}, optimizer=adamw(model).state_dict())  # type: ignore[dict-item]
+    assert not (tmp_path / "step-5").exists()
+    write_checkpoint(tmp_path / "step-5", manifest(), weights=snapshot(model), optimizer=adamw(model).state_dict())
+    assert read_checkpoint(tmp_path / "step-5").manifest == manifest()
+    assert not partial.exists()
+
+
+def truncate(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def lengthen(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + b" ")
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def zero_the_end(path: Path) -> None:
+    """What a file system may leave of a file whose last blocks never reached the disk."""
     content = path.read_bytes()
+    path.write_bytes(content[:-64] + bytes(64))
+
+
+def turn_into_a_folder(path: Path) -> None:
     path.unlink()
-    if kept_bytes is not None:
-        path.write_bytes(content[:kept_bytes])
-    with pytest.raises(StateError, match="is damaged"):
-        read_checkpoint(tmp_path)
+    path.mkdir()
 
 
-@pytest.mark.parametrize("damage", ['{"format": 2, "step": 5}', '{"format": 2, "st', "[]"])
-def test_a_damaged_manifest_is_a_state_error(damage: str, tmp_path: Path) -> None:
-    model = llama()
-    write_checkpoint(tmp_path, manifest(), weights=snapshot(model), optimizer=adamw(model))
-    (tmp_path / "manifest.json").write_text(damage)
-    with pytest.raises(StateError, match=str(tmp_path)):
-        read_checkpoint(tmp_path)
+@pytest.mark.parametrize(
+    "damage", [truncate, lengthen, empty, flip_a_bit, zero_the_end, Path.unlink, turn_into_a_folder]
+)
+@pytest.mark.parametrize("name", FILES)
+def test_any_damage_to_any_file_is_found_and_named(name: str, damage: Callable[[Path], None], written: Path) -> None:
+    if (name, damage) == ("manifest.json", lengthen):
+        pytest.skip("white space after JSON changes nothing")
+    damage(written / name)
+    with pytest.raises(DamagedCheckpointError, match=f"the checkpoint step-5 is damaged: {name} "):
+        read_checkpoint(written)
+
+
+def test_the_message_says_what_differs(written: Path) -> None:
+    size = (written / "optimizer.pt").stat().st_size
+    truncate(written / "optimizer.pt")
+    with pytest.raises(DamagedCheckpointError, match=f"has {size // 2} bytes, {size} were written"):
+        read_checkpoint(written)
+    (written / "optimizer.pt").write_bytes(bytes(size))
+    with pytest.raises(DamagedCheckpointError, match="has the size that was written, but other content"):
+        read_checkpoint(written)
+
+
+def test_one_changed_digit_in_the_manifest_is_found(written: Path) -> None:
+    path = written / "manifest.json"
+    text = path.read_text()
+    assert '"step": 5' in text
+    path.write_text(text.replace('"step": 5', '"step": 6'))
+    with pytest.raises(DamagedCheckpointError, match=r"manifest\.json was altered"):
+        read_checkpoint(written)
+
+
+def test_files_of_another_checkpoint_are_found(written: Path, tmp_path: Path) -> None:
+    model = llama(seed=3)
+    write_checkpoint(tmp_path / "other", manifest(), weights=snapshot(model), optimizer=adamw(model).state_dict())
+    (tmp_path / "other/trainable.safetensors").replace(written / "trainable.safetensors")
+    with pytest.raises(DamagedCheckpointError, match=r"trainable\.safetensors .* other content"):
+        read_checkpoint(written)
+
+
+@pytest.mark.parametrize("format_", [0, 2, 4, "3", None])
+def test_another_format_is_refused_and_not_taken_for_damage(format_: object, written: Path) -> None:
+    path = written / "manifest.json"
+    body = {**json.loads(path.read_text()), "format": format_}
+    del body["blake2b"]
+    text = json.dumps(body, sort_keys=True, separators=(",", ":"))
+    for hashed in ({}, {"blake2b": hashlib.blake2b(text.encode(), digest_size=20).hexdigest()}):
+        path.write_text(json.dumps({**body, **hashed}))
+        with pytest.raises(StateError, match="another version of taskheat") as caught:
+            read_checkpoint(written)
+        assert not isinstance(caught.value, DamagedCheckpointError)
+
+
+@pytest.mark.parametrize("damage", ['{"step": 5}', '{"format": 3, "st', "[]", "[" * 10_000, "\0"])
+def test_a_manifest_that_is_none_is_damage(damage: str, written: Path) -> None:
+    (written / "manifest.json").write_text(damage)
+    with pytest.raises(DamagedCheckpointError, match=r"step-5 is damaged: manifest\.json"):
+        read_checkpoint(written)

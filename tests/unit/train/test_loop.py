@@ -8,9 +8,16 @@ from cluster.audit import audit
 from scheduler.errors import RunFailedError
 from scheduler.ledger import read_ledger
 from scheduler.plan import MixturePlan
-from scheduler.records import DecisionRecord, EndRecord, IntervalRecord, LateRecord, RunRecord, StageRecord
+from scheduler.records import (
+    AttemptRecord,
+    DecisionRecord,
+    EndRecord,
+    IntervalRecord,
+    LateRecord,
+    RunRecord,
+    StageRecord,
+)
 from tests.unit.train.local_run import INTERVAL, STEPS, CrashError, Disturbances, LocalRun, local_run, small_tasks
-from train.checkpoint import read_checkpoint
 
 BOUNDARIES = [0, 3, 6, 9, 12]
 
@@ -84,7 +91,7 @@ def test_the_second_stage_begins_at_the_boundary_its_plan_takes_effect(undisturb
 def test_checkpoints_are_taken_every_so_many_intervals_and_hold_the_plan_in_force(undisturbed: LocalRun) -> None:
     assert undisturbed.checkpoints == [6, 12]
     for step in undisturbed.checkpoints:
-        manifest, _, _ = read_checkpoint(undisturbed.folder / "checkpoints" / str(step))
+        manifest = undisturbed.store.read(step).manifest
         assert manifest.step == manifest.stream["step"] == step
         assert manifest.plan == in_force(undisturbed)[step]
 
@@ -123,6 +130,34 @@ def test_a_crashed_run_goes_on_from_its_last_checkpoint_to_the_same_weights(
     proved = audit(run.ledger)
     assert (proved.num_attempts, proved.num_steps) == (2, STEPS)
     assert proved.num_samples == audit(undisturbed.ledger).num_samples
+
+
+def damage(run: LocalRun, *steps: int) -> None:
+    for step in steps:
+        with (run.store.path(step) / "optimizer.pt").open("r+b") as file:
+            file.write(bytes(16))
+
+
+@pytest.mark.parametrize(("stop_at", "damaged", "goes_on_from"), [(12, [12], 6), (9, [9, 6], 0)], ids=["newest", "all"])
+@pytest.mark.parametrize("mode", ["lag1", "sync"])
+def test_a_run_whose_newest_checkpoints_are_damaged_ends_with_the_weights_of_an_undisturbed_one(
+    mode: str, stop_at: int, damaged: list[int], goes_on_from: int, tmp_path: Path, data: list[Path]
+) -> None:
+    whole, broken = (local_run(tmp_path, name, data, mixture={"mode": mode}) for name in ("whole", "broken"))
+    whole.start()
+    broken.start(Disturbances(stop_at=stop_at))
+    damage(broken, *damaged)
+    assert broken.start().step == STEPS
+    attempt = [record for record in read_ledger(broken.ledger) if isinstance(record, AttemptRecord)][-1]
+    assert (attempt.attempt, attempt.step) == (1, goes_on_from)
+    assert [
+        f"step-{step:06d} is damaged: optimizer.pt" in reason
+        for step, reason in zip(damaged, attempt.refused_checkpoints, strict=True)
+    ] == [True] * len(damaged)
+    assert broken.weights == whole.weights
+    assert plans(broken)[-1] == plans(whole)[-1]
+    assert audit(broken.ledger).num_samples == audit(whole.ledger).num_samples
+    assert broken.checkpoints == whole.checkpoints
 
 
 @pytest.mark.parametrize(("steps", "interval"), [(STEPS, 2), (7, 7)], ids=["at a boundary", "at the end"])

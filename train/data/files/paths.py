@@ -2,7 +2,8 @@
 
 A folder means every data file below it, in the order of their paths; hidden files and links to folders are passed over.
 A folder that Hugging Face `save_to_disk` wrote counts as one data file of that name; of a `DatasetDict`, the files of
-its splits say which set they are meant for.
+`validation` and `test` say which set they are meant for. Those of `train` do not: the sets that the dictionary lacks,
+the probes always among them, are held out of it.
 """
 
 import difflib
@@ -33,8 +34,7 @@ _PACKAGES = {
     "oss": "ossfs",
     "sftp": "paramiko",
 }
-_SET_OF_SPLIT: dict[str, SplitName] = {
-    "train": "train",
+_HELD_OUT_SET_OF_SPLIT: dict[str, SplitName] = {
     "validation": "selection",
     "valid": "selection",
     "val": "selection",
@@ -52,7 +52,7 @@ class DataFile:
         path: Local path or URL.
         name: What `task_from: file` calls its task: its stem, or the name of the saved dataset it belongs to.
         folder: What `task_from: folder` calls its task: the folder that it, or its saved dataset, lies in.
-        split: The set its split of a saved `DatasetDict` is meant for; None where the path says nothing.
+        split: The held-out set its split of a saved `DatasetDict` is meant for; None where the path names none.
     """
 
     path: str
@@ -179,7 +179,7 @@ def _saved_splits(folder: str) -> Iterator[DataFile]:
     splits = _description(f"{folder}/dataset_dict.json").get("splits")
     for split in splits if isinstance(splits, list) else ():
         for file in _saved_dataset(f"{folder}/{split}"):
-            meant_for = _SET_OF_SPLIT.get(split.lower())
+            meant_for = _HELD_OUT_SET_OF_SPLIT.get(split.lower())
             yield replace(file, name=_data_file(folder).name, folder=_data_file(folder).folder, split=meant_for)
 
 

@@ -3,7 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -106,7 +106,10 @@ class Pipeline:
     def _read(self, spill: Path) -> _Read:
         plans = [open_source(source, self.config, shard_bytes=self.shard_bytes) for source in self.config.sources]
         cut = [(source, plan, shard) for source, plan in enumerate(plans) for shard in plan.shards]
-        items = [ShardToRead(number, source, plan, shard) for number, (source, plan, shard) in enumerate(cut)]
+        items = [
+            ShardToRead(number, source, replace(plan, shards=()), shard)
+            for number, (source, plan, shard) in enumerate(cut)
+        ]
         sizes = [_num_bytes(item.shard) for item in items]
         job = ReadJob(self.config, self.specs, self.known_tasks, self.seed, spill)
         found: list[ShardIndex] = []
@@ -262,6 +265,7 @@ class Pipeline:
 
     def _tracked(self, phase: str, unit: str, results: Iterable[Result], sizes: Sequence[int]) -> Iterator[Result]:
         total, done = sum(sizes), 0
+        self.progress.update(phase, done=0, total=total, unit=unit)
         for size, result in zip(sizes, results, strict=True):
             done += size
             self.progress.update(phase, done=done, total=total, unit=unit)

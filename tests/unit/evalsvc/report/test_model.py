@@ -172,12 +172,13 @@ def test_the_json_twin_has_exactly_this_schema():
     assert twin.keys() == {
         "schema_version", "run_name", "model", "num_workers", "mode", "seed", "num_steps", "total_steps",
         "interval_steps", "global_batch_size", "num_samples", "num_plans", "num_attempts", "stage_boundary_step",
-        "end_reason", "weight_unit", "max_share_error", "arranged", "max_staleness_steps", "wall_seconds", "rows", "tasks",
-        "decisions", "events", "biggest_change", "notable", "segments", "scores", "superseded",
+        "end_reason", "weight_unit", "max_share_error", "arranged", "max_staleness_steps", "wall_seconds", "rows",
+        "tasks", "decisions", "events", "biggest_change", "notable", "segments", "scores", "superseded",
     }  # fmt: skip
     assert twin["tasks"]["lcr"].keys() == {
         "kind", "tier", "target_score", "first_score", "last_score", "test_score", "first_weight", "last_weight",
-        "target_share", "realised_share", "samples", "tokens", "epochs", "heat", "learnability", "components", "heat_parts",
+        "target_share", "realised_share", "samples", "tokens", "epochs", "heat", "learnability",
+        "components", "heat_parts",
     }  # fmt: skip
     assert twin["decisions"][0].keys() == {
         "version", "source_step", "effective_from_step", "in_force_from_step", "stage", "held", "weights", "tasks",

@@ -3,13 +3,15 @@ import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from scheduler.errors import DataError
+from scheduler.errors import ConfigError, DataError
 from scheduler.output_spec import ChoicesRule
 from scheduler.task import TaskSpec
 from train.config import DataConfig
@@ -114,7 +116,7 @@ def test_a_second_preparation_finds_the_first_and_the_order_of_rows_does_not_mat
 
 
 @pytest.mark.parametrize("setting", [{"max_length": 100}, {"probes_per_task": 5}, {"max_refused_ratio": 0.1}])
-def test_another_setting_gives_another_folder(tmp_path: Path, sources: list[Path], setting: dict[str, object]) -> None:
+def test_another_setting_gives_another_folder(tmp_path: Path, sources: list[Path], setting: dict[str, Any]) -> None:
     assert run(tmp_path / "out", sources).path != run(tmp_path / "out", sources, **setting).path
 
 
@@ -179,3 +181,33 @@ def test_real_conversations_with_tools_prepare(tmp_path: Path) -> None:
     assert [source.form for source in prepared.summary.sources] == ["sharegpt", "sharegpt", "alpaca"]
     assert prepared.summary.sources[0].unread_columns == ()
     assert all(source.refused.keys() <= {"duplicate"} for source in prepared.summary.sources)
+
+
+@pytest.mark.parametrize("side", ["input_rules", "output_rules"])
+def test_a_rule_that_cannot_be_used_stops_before_any_row_is_read(
+    tmp_path: Path, sources: list[Path], side: str
+) -> None:
+    spec = TaskSpec.model_validate({"name": "sum", side: [{"type": "plugin", "name": "not installed"}]})
+    with pytest.raises(ConfigError, match=rf"tasks\.sum\.{side}\.0: "):
+        run(tmp_path / "out", [*sources, tmp_path / "absent.jsonl"], specs={"sum": spec})
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("splits", [["train"], ["train", "test"], ["train", "validation", "test"]])
+def test_the_sets_a_saved_dataset_dict_lacks_are_held_out_of_its_training_split(
+    tmp_path: Path, splits: list[str]
+) -> None:
+    root = tmp_path / "algebra"
+    for split in splits:
+        (root / split).mkdir(parents=True)
+        rows = [{"instruction": f"{split} {n}", "output": "a"} for n in range(60 if split == "train" else 9)]
+        pq.write_table(pa.Table.from_pylist(rows), root / split / "rows.parquet")
+        (root / split / "state.json").write_text('{"_data_files": [{"filename": "rows.parquet"}]}')
+    (root / "dataset_dict.json").write_text(json.dumps({"splits": splits}))
+    prepared = run(tmp_path / "out", [root], selection_per_task=5, probes_per_task=6, test_per_task=7)
+    held = {name: sizes[0] for name, sizes in prepared.num_rows.items()}
+    assert held["probe"] == 6
+    assert held["selection"] == (9 if "validation" in splits else 5)
+    assert held["test"] == (9 if "test" in splits else 7)
+    store = TokenStore.open(prepared.store_path)
+    assert all(example.messages[0][1].startswith("train") for example in store.examples(0))

@@ -1,5 +1,6 @@
 """Building a run's stream from its setup, and what the setup refuses about repetition."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,8 @@ from pydantic import ValidationError
 from scheduler.errors import ConfigError, DataError, StateError
 from scheduler.plan import MixturePlan
 from scheduler.setup import EngineSetup
+from scheduler.task import Repetition
+from train.stream.apportion import ONE
 from train.stream.mixture import MixtureStream
 from train.stream.opening import open_stream
 
@@ -124,6 +127,13 @@ def test_windows_without_levels_and_windows_of_another_run_are_refused() -> None
         open_stream(setup()).load_state_dict(levelled.state_dict())
 
 
+def test_shares_that_sum_to_a_little_over_one_are_taken_and_their_state_is_loaded_again() -> None:
+    stream, copy = open_stream(setup()), open_stream(setup())
+    stream.follow(replace(EVEN, arrangement=(0.0, 0.5, 0.5000005)))
+    stream.skip(3)
+    copy.load_state_dict(stream.state_dict())
+
+
 def test_a_damaged_level_or_arrangement_state_is_refused_and_changes_nothing() -> None:
     donor, stream = (open_stream(setup(level_sizes=((4, 6), (20,)))) for _ in range(2))
     donor.follow(EVEN)
@@ -139,3 +149,72 @@ def test_a_damaged_level_or_arrangement_state_is_refused_and_changes_nothing() -
         with pytest.raises(StateError, match=message):
             stream.load_state_dict({**state, **change})
         assert stream.state_dict() == before
+
+
+@pytest.mark.parametrize("in_tokens", [False, True])
+@pytest.mark.parametrize("new_weights", [None, (0.3, 0.7), (1.0, 0.0)])
+def test_a_stream_restored_around_the_step_in_which_a_task_runs_out_continues_identically(
+    in_tokens: bool, new_weights: tuple[float, float] | None
+) -> None:
+    lengths = [np.full(13, 7), np.arange(1, 41)] if in_tokens else None
+
+    def new_stream() -> MixtureStream:
+        repetition = [Repetition(max_epochs=1.0), Repetition()]
+        return MixtureStream(num_rows=[13, 40], batch_size=4, seed=2, repetition=repetition, supervised_lengths=lengths)
+
+    stream = new_stream()
+    stream.set_weights((0.5, 0.5))
+    before = stream.state_dict()
+    while not stream.used_up[0]:
+        before = stream.state_dict()
+        stream.next_batch()
+    assert stream.num_samples[0] == 13
+    after, runs_out_at = stream.state_dict(), stream.step - 1
+    early, late = new_stream(), new_stream()
+    early.load_state_dict(before)
+    assert not early.ended
+    assert early.step == runs_out_at
+    early.skip(1)
+    assert early.state_dict() == after
+    late.load_state_dict(after)
+    for one in (stream, early, late):
+        if new_weights is not None:
+            one.set_weights(new_weights)
+    for _ in range(20):
+        assert stream.ended == early.ended == late.ended == (new_weights == (1.0, 0.0))
+        if stream.ended:
+            break
+        first = stream.next_batch()
+        assert (first.tasks == 1).all()
+        assert first.rows.tolist() == early.next_batch().rows.tolist() == late.next_batch().rows.tolist()
+    assert stream.state_dict() == early.state_dict() == late.state_dict()
+
+
+def test_a_plan_at_the_very_step_a_task_runs_out_can_keep_it_from_running_out() -> None:
+    stream = open_stream(setup(tasks=({"name": "a", **capped(1.0, "stop")}, {"name": "b"}), total_steps=100))
+    stream.follow(EVEN)
+    stream.skip(4)
+    assert stream.num_samples.tolist() == [8, 8]
+    stream.set_weights([0.25, 0.75])
+    stream.skip(2)
+    assert stream.ended
+    stream.set_weights([0.0, 1.0])
+    stream.skip(20)
+    assert stream.num_samples.tolist() == [10, 94]
+    assert not stream.used_up.any()
+
+
+def test_a_task_of_weight_zero_that_is_still_owed_leaves_and_never_stops_the_stream() -> None:
+    capped_tasks = ({"name": name, **capped(1.0, "stop")} for name in "ab")
+    tasks = (*capped_tasks, {"name": "c"}, {"name": "d"})
+    stream = open_stream(setup(tasks=tasks, num_rows=(1, 1, 50, 50), total_steps=20, global_batch_size=1))
+    stream.set_weights([0.0, 0.0, 0.5, 0.5])
+    owed = np.rint(np.array([0.9, 0.9, -0.9, -0.9]) * ONE).astype(np.int64)
+    state = {**stream.state_dict(), "debts": owed.tolist(), "step": 2, "num_samples": [1, 1, 0, 0]}
+    stream.load_state_dict(state)
+    assert not stream.ended
+    assert stream.next_batch().tasks[0] in (2, 3)
+    assert stream.used_up.any()
+    assert stream.debts[stream.used_up].tolist() == [0.0] * int(stream.used_up.sum())
+    stream.skip(10)
+    assert stream.num_samples[:2].tolist() == [1, 1]

@@ -1,0 +1,92 @@
+"""A small prepared job, and the worker's own steps over it."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from accelerate import Accelerator
+
+from tests.tiny_tasks import write_tasks
+from train.config import DataConfig, TinyModel, TrainConfig
+from train.data.prepare import prepare
+from train.data.store import EncodedRow, TokenStore
+from train.model import build_model, load_tokenizer, trainable_parameters
+from train.step import Stepper
+from train.stream.batch import Batch
+from train.stream.mixture import MixtureStream
+
+NUM_STEPS, BATCH_SIZE, LEARNING_RATE, MAX_NORM = 40, 8, 5e-3, 0.5
+MODEL = TinyModel(hidden_size=32, num_layers=2, num_heads=2, vocab_size=300)
+
+
+class Curve(NamedTuple):
+    """Mean loss per supervised token of every step, and the weights after the last."""
+
+    losses: list[float]
+    weights: dict[str, torch.Tensor]
+
+
+class Job(NamedTuple):
+    """A prepared corpus of three tasks and the batches of the first steps."""
+
+    path: Path
+    store: TokenStore
+    tokenizer: Any
+    batches: list[Batch]
+
+    @classmethod
+    def make(cls, folder: Path) -> "Job":
+        """Prepare it."""
+        from cluster.setup import TrainedTokenizer  # the other processes of a group need none of this
+
+        prepared = prepare(
+            DataConfig.model_validate({"sources": [str(path) for path in write_tasks(folder / "data")]}),
+            specs={},
+            tokenizer_source=TrainedTokenizer(vocab_size=300),
+            chat_template="auto",
+            out_dir=folder,
+            seed=0,
+        )
+        return cls.open(prepared.path)
+
+    @classmethod
+    def open(cls, path: Path) -> "Job":
+        """The job of a prepared folder, in any process."""
+        store = TokenStore.open(path / "store")
+        num_rows = [store.num_rows(task) for task in range(len(store.task_names))]
+        stream = MixtureStream(num_rows=num_rows, batch_size=BATCH_SIZE, seed=2)
+        stream.set_weights([0.5, 0.3, 0.2])
+        batches = [stream.next_batch() for _ in range(NUM_STEPS)]
+        return cls(path, store, load_tokenizer(path / "tokenizer"), batches)
+
+    def model(self) -> Any:
+        """Equal weights at every call."""
+        return build_model(MODEL, self.tokenizer, device=torch.device("cpu"), seed=1)
+
+    def rows(self, batch: Batch) -> list[EncodedRow]:
+        """The rows of a batch, in slot order."""
+        places = zip(batch.tasks.tolist(), batch.rows.tolist(), strict=True)
+        return [self.store.encoded(task, row) for task, row in places]
+
+    def train(self, config: TrainConfig) -> Curve:
+        """Train all batches as a worker does, in however many processes the group has."""
+        model = self.model()
+        optimizer = torch.optim.AdamW(
+            trainable_parameters(model).values(), lr=LEARNING_RATE, weight_decay=0.0, fused=True
+        )
+        stepper = Stepper(
+            accelerator=Accelerator(cpu=True),
+            model=model,
+            optimizer=optimizer,
+            tokenizer=self.tokenizer,
+            store=self.store,
+            model_config=MODEL,
+            train_config=config,
+            seed=0,
+        )
+        losses = []
+        for batch in self.batches:
+            stepper.train(batch, learning_rate=LEARNING_RATE, max_grad_norm=MAX_NORM)
+            totals = stepper.tally.gather()
+            losses.append(sum(totals.loss) / sum(totals.tokens))
+        return Curve(losses, {name: value.detach().clone() for name, value in model.state_dict().items()})
