@@ -168,16 +168,19 @@ def _up_to_checkpoint(parent: RunDirectory, step: int) -> list[Record]:
 
 
 def _changes(old: Any, new: Any, path: str = "") -> Iterator[str]:
-    if old == new:
+    below_old, below_new = _items(old), _items(new)
+    if below_old is None or below_new is None or below_old.get("type") != below_new.get("type"):
+        if old != new:
+            yield f"{path}: {_shown(old)} → {_shown(new)}"
         return
-    if isinstance(old, list) and isinstance(new, list):
-        old, new = dict(enumerate(old)), dict(enumerate(new))
-    both = isinstance(old, dict) and isinstance(new, dict)
-    if both and old.get("type") == new.get("type"):
-        for key in {**old, **new}:
-            yield from _changes(old.get(key), new.get(key), f"{path}.{key}" if path else str(key))
-    else:
-        yield f"{path}: {_shown(old)} → {_shown(new)}"
+    for key in below_old | below_new:
+        yield from _changes(below_old.get(key), below_new.get(key), f"{path}.{key}" if path else key)
+
+
+def _items(value: Any) -> dict[str, Any] | None:
+    if isinstance(value, list):
+        return {str(place): item for place, item in enumerate(value)}
+    return value if isinstance(value, dict) else None
 
 
 def _shown(value: Any) -> str:

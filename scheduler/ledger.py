@@ -4,12 +4,13 @@ A line is complete or it is not there: a torn last line (the writer was killed i
 """
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
 from scheduler.errors import LedgerError
-from scheduler.records import CheckpointRecord, DecisionRecord, Record, from_json, to_json
+from scheduler.records import SCHEMA_VERSION, CheckpointRecord, DecisionRecord, Record, from_json, to_json
 
 LEDGER_FILE = "ledger/ledger.jsonl"
 
@@ -54,9 +55,21 @@ def read_ledger(path: Path) -> Iterator[Record]:
             if not line.endswith(b"\n"):
                 return
             try:
+                if number == 1:
+                    _require_own_schema(line)
                 yield from_json(line.decode())
             except (LedgerError, UnicodeDecodeError) as error:
                 raise LedgerError(f"{path}:{number}: {error}") from error
+
+
+def _require_own_schema(first_line: bytes) -> None:
+    """Say so when another version wrote the ledger, before its other fields are taken for damage."""
+    found = re.search(rb'"schema_version":(\d+)', first_line)
+    if found is not None and int(found[1]) != SCHEMA_VERSION:
+        raise LedgerError(
+            f"the ledger is of schema {int(found[1])}, this version of taskheat reads schema {SCHEMA_VERSION}; "
+            "read it with the version that wrote it"
+        )
 
 
 def _cut_torn_line(path: Path) -> int:

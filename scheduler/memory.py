@@ -96,7 +96,7 @@ class RunMemory:
             case AttemptRecord(attempt=attempt, step=step):
                 self.begin_attempt(attempt, step)
             case ForkRecord(step=step, setup=setup):
-                self.fork(step, _validated(setup, where="a fork record"))
+                self.fork(step, _validated(setup, where="fork record"))
             case RefusedRecord():
                 self.refused.add(record)
             case LateRecord(step=step):
@@ -244,14 +244,14 @@ def setup_of(first: Record) -> EngineSetup:
             f"the ledger has schema version {first.schema_version}, this engine reads {SCHEMA_VERSION}; "
             "use the version of the engine that wrote it"
         )
-    return _validated(first.setup, where="the first record")
+    return _validated(first.setup, where="first record")
 
 
 def latest_setup(records: Sequence[Record]) -> EngineSetup:
     """The setup that holds at the end of a ledger. Raises as `setup_of`."""
     first = setup_of(records[0])
     forks = [record for record in records if isinstance(record, ForkRecord)]
-    return _validated(forks[-1].setup, where="a fork record") if forks else first
+    return _validated(forks[-1].setup, where="fork record") if forks else first
 
 
 def fork_obstacles(parent: EngineSetup, child: EngineSetup, step: int) -> list[str]:
@@ -277,4 +277,4 @@ def _validated(setup: Mapping[str, Any], *, where: str) -> EngineSetup:
     try:
         return EngineSetup.model_validate(setup)
     except ValidationError as error:
-        raise LedgerError(f"the setup in {where} of the ledger is not valid: {error}") from error
+        raise LedgerError(f"the setup in the ledger's {where} is not valid: {error}") from error

@@ -12,6 +12,7 @@ Random numbers need no state: every random choice is a function of (seed, step, 
 goes on from is decided in `train.checkpoint_store`.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -83,10 +84,11 @@ def write_checkpoint(
     files = {name: {"bytes": (partial / name).stat().st_size, "blake2b": _hash_file(partial / name)} for name in _FILES}
     body = {"format": _FORMAT, "content": asdict(manifest), "files": files}
     (partial / MANIFEST).write_text(json.dumps({**body, "blake2b": _hash_json(body)}), encoding="utf-8")
-    for place in (*sorted(partial.iterdir()), partial):
-        _flush_to_disk(place)
+    for file in sorted(partial.iterdir()):
+        _flush_to_disk(file)
+    _flush_folder(partial)
     partial.rename(directory)
-    _flush_to_disk(directory.parent)
+    _flush_folder(directory.parent)
 
 
 def read_checkpoint(directory: Path) -> Saved:
@@ -176,3 +178,8 @@ def _flush_to_disk(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _flush_folder(path: Path) -> None:
+    with contextlib.suppress(OSError):  # not every file system can; the hashes then find what is missing
+        _flush_to_disk(path)

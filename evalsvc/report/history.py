@@ -160,7 +160,7 @@ class RunHistory:
             reached = self.step
             self._roll_back(record.step)
             again = f"; {reached - record.step} steps are trained again" if reached > record.step else ""
-            refused = "".join(f" {_clause(reason)}." for reason in record.refused_checkpoints)
+            refused = "".join(f" {reason[:1].upper()}{_clause(reason[1:])}." for reason in record.refused_checkpoints)
             place = f"the checkpoint at step {record.step}" if record.step else "step 0"
             text = f"The workers restarted (attempt {record.attempt}) from {place}{again}.{refused}"
             self._happened(record.step, "restart", text)

@@ -3,89 +3,121 @@
 import os
 import signal
 import threading
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
 
 from cluster.audit import audit
-from cluster.config import LaunchConfig
-from cluster.run import resume_run
+from cluster.config import LaunchConfig, RunConfig
+from cluster.fork import resolve_fork
+from cluster.run import resume_run, start_run
 from cluster.run_directory import RunDirectory
 from cluster.settings import load_config
+from cluster.setup import gather_inputs
 from scheduler.errors import LedgerError
 from scheduler.ledger import read_ledger
 from scheduler.records import AttemptRecord, EndRecord, IntervalRecord
 from tests.integration.tiny_run import start
+from tests.unit.train.local_run import LocalRun
 from train.checkpoint_store import CheckpointStore
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(280), pytest.mark.usefixtures("local_ray")]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(560), pytest.mark.usefixtures("local_ray")]
 
 SETTINGS = (
-    "train.steps=240",
-    "mixture.interval_steps=20",
-    "evaluation.max_new_tokens=2",
+    "train.steps=120",
+    "mixture.interval_steps=10",
     "mixture.policy={type: static}",
     "train.keep_checkpoints=20",
+    "evaluation.max_new_tokens=2",
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """A finished run, where it was stopped twice, and the same run undisturbed."""
+
+    root: Path
+    first: int
+    second: int
+    undisturbed: LocalRun
+
+
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory, local_ray: None) -> Path:  # noqa: ARG001
-    """Two workers, two micro-batches a step, every checkpoint kept."""
-    return start(tmp_path_factory.mktemp("whole"), "undisturbed", *SETTINGS, num_workers=2)
-
-
-def test_a_run_moves_from_two_workers_to_one_and_to_three_and_passes_over_a_damaged_checkpoint(
-    tmp_path: Path, undisturbed: Path
-) -> None:
-    root = tmp_path / "runs" / "moved"
-    with stopping(root, after_step=20):
-        start(tmp_path, "moved", *SETTINGS, num_workers=2)
+def moved(tmp_path_factory: pytest.TempPathFactory, local_ray: None) -> Moved:  # noqa: ARG001
+    """Two workers; one, after the newest checkpoint was damaged; three. Two micro-batches a step."""
+    folder = tmp_path_factory.mktemp("moved")
+    root = folder / "runs" / "moved"
+    with stopping(root, after_step=10):
+        start(folder, "moved", *SETTINGS, num_workers=2)
     first = stopped_at(root)
     damage(root, first)
     with stopping(root, after_step=first):
         resume_run(root, launch_overrides=["num_workers=1"])
     second = stopped_at(root)
-    assert first < second < 240
-    for step in (first, second):
-        assert torch_equal(root, undisturbed, step)
-
     assert resume_run(root, launch_overrides=["num_workers=3", "cpus_per_worker=0.5"]) is not None
-    launch = load_config(LaunchConfig, files=[RunDirectory(root).launch])
+    config = load_config(RunConfig, files=[RunDirectory(root).config])
+    undisturbed = LocalRun(config=config, inputs=gather_inputs(config), folder=folder / "undisturbed")
+    undisturbed.start()
+    return Moved(root=root, first=first, second=second, undisturbed=undisturbed)
+
+
+def test_a_run_that_moved_between_numbers_of_workers_trained_the_samples_of_an_undisturbed_one(moved: Moved) -> None:
+    launch = load_config(LaunchConfig, files=[RunDirectory(moved.root).launch])
     assert (launch.num_workers, launch.cpus_per_worker) == (3, 0.5)
-    attempts = [record for record in read_ledger(root) if isinstance(record, AttemptRecord)]
-    assert [attempt.step for attempt in attempts] == [0, first - 20, second]
+    attempts = [record for record in read_ledger(moved.root) if isinstance(record, AttemptRecord)]
+    assert [attempt.step for attempt in attempts] == [0, moved.first - 10, moved.second]
     (reason,) = attempts[1].refused_checkpoints
-    assert f"step-{first:06d} is damaged: trainable.safetensors has the size" in reason
-    assert audit(root).num_samples == audit(undisturbed).num_samples
-    assert last_hash(root) == last_hash(undisturbed)
-    for name, tensor in weights(root, 220).items():
-        torch.testing.assert_close(tensor, weights(undisturbed, 220)[name], rtol=1e-3, atol=1e-4)
+    assert f"step-{moved.first:06d} is damaged: trainable.safetensors has the size" in reason
+    assert audit(moved.root).num_samples == audit(moved.undisturbed.ledger).num_samples
+    assert last_hash(moved.root) == last_hash(moved.undisturbed.ledger)
 
 
-class stopping:  # noqa: N801 - reads as a statement
-    """Ctrl-C, once the run has reported a boundary after `after_step`."""
+def test_two_workers_and_one_give_its_weights_bit_for_bit_and_three_up_to_rounding(moved: Moved) -> None:
+    assert 0 < moved.first < moved.second < 110
+    for step in (moved.first, moved.second):
+        ours, theirs = weights(moved.root, step), moved.undisturbed.store.read(step).weights
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    for name, tensor in weights(moved.root, 110).items():
+        torch.testing.assert_close(tensor, moved.undisturbed.store.read(110).weights[name], rtol=1e-3, atol=1e-4)
 
-    def __init__(self, root: Path, *, after_step: int) -> None:
-        self._root, self._after_step = root, after_step
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._interrupt, daemon=True)
 
-    def __enter__(self) -> None:
-        self._thread.start()
+def test_a_fork_of_it_from_before_the_third_worker_is_the_undisturbed_run_bit_for_bit(moved: Moved) -> None:
+    fork, config, launch = resolve_fork(
+        f"{moved.root}@{moved.second}",
+        files=[],
+        overrides=[],
+        launch=[],
+        launch_overrides=["num_workers=2", "cpus_per_worker=1"],
+    )
+    report = start_run(config, launch, fork=fork)
+    root = moved.root.with_name(f"moved-fork-{moved.second}")
+    assert report is not None
+    assert report.num_steps == audit(root).num_steps == 120
+    assert (root / "model" / "model.safetensors").read_bytes() == moved.undisturbed.weights
+    assert RunDirectory(root).read_manifest()["forked_from"] == {"run": str(moved.root), "step": moved.second}
 
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
 
-    def _interrupt(self) -> None:
-        while not self._over.is_set():
-            time.sleep(0.05)
-            if last_step(self._root) > self._after_step:
+@contextmanager
+def stopping(root: Path, *, after_step: int) -> Iterator[None]:
+    """Press Ctrl-C once the run has reported a boundary after `after_step`."""
+    over = threading.Event()
+
+    def interrupt() -> None:
+        while not over.wait(0.05):
+            if last_step(root) > after_step:
                 os.kill(os.getpid(), signal.SIGINT)
                 return
+
+    thread = threading.Thread(target=interrupt, daemon=True)
+    thread.start()
+    yield
+    over.set()
+    thread.join()
 
 
 def last_step(root: Path) -> int:
@@ -114,11 +146,6 @@ def store(root: Path) -> CheckpointStore:
 
 def weights(root: Path, step: int) -> dict[str, torch.Tensor]:
     return store(root).read(step).weights
-
-
-def torch_equal(root: Path, other: Path, step: int) -> bool:
-    ours, theirs = weights(root, step), weights(other, step)
-    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
 def last_hash(root: Path) -> int:

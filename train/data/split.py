@@ -3,7 +3,8 @@
 A row's rank is a hash of the seed and its content, so neither the order of the files nor the other rows move it: the
 first rows by rank are probes, the next are selection rows, the next test rows, the rest are trained on. Rows of one
 family (the steps of a chain, variants of one row) stay together, or a step would be trained on whose answer an earlier
-step is tested for; a family that no longer fits into a held-out set is trained on. A set that a source declares rows of
+step is tested for; a family that no longer fits into a held-out set is trained on, and where it runs through several
+tasks, that of its first row decides. A set that a source declares rows of
 a task for holds those, and no others of the task.
 
 Works on the index alone; what becomes of repeated rows and of content that several tasks hold is decided around it (see
@@ -51,12 +52,14 @@ class Families:
     Attributes:
         order: int64 [rows]; the rows, family after family.
         starts: int64 [families + 1]; a family's rows are `order[starts[f]:starts[f + 1]]`.
-        task: int32 [families].
+        task: int32 [families]; that of the row that stands for it.
+        num_own: int64 [families]; its rows of that task, which count against the task's sizes.
     """
 
     order: np.ndarray
     starts: np.ndarray
     task: np.ndarray
+    num_own: np.ndarray
 
 
 def cut(index: Index, relations: Relations, auto_rows: np.ndarray, config: DataConfig) -> np.ndarray:
@@ -80,9 +83,9 @@ def cut(index: Index, relations: Relations, auto_rows: np.ndarray, config: DataC
     for task, (first, last) in enumerate(zip(firsts[:-1].tolist(), firsts[1:].tolist(), strict=True)):
         if first == last:
             continue
-        num_rows = int(sizes[first:last].sum())
+        num_rows = int(families.num_own[first:last].sum())
         wanted = [0 if declared[task, place] else size for place, size in enumerate(held_out_sizes(num_rows, config))]
-        _fill(sets[first:last], sizes[first:last], wanted)
+        _fill(sets[first:last], families.num_own[first:last], wanted)
         if wanted[0] and not (sets[first:last] == 0).any():
             raise DataError(
                 f"task {index.tasks[task]!r}: none of its {last - first} families of rows linked by parent_id fits "
@@ -117,10 +120,12 @@ def _families(index: Index, relations: Relations, chosen: np.ndarray) -> Familie
     place[head_order] = np.arange(len(heads))
     order = within[np.argsort(place[number], kind="stable")] if len(heads) else within
     sizes = np.bincount(place[number], minlength=len(heads))
+    is_own = rows["task"][within] == rows["task"][heads][number]
     return Families(
         order=chosen[order],
         starts=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
         task=rows["task"][heads][head_order],
+        num_own=np.bincount(place[number][is_own], minlength=len(heads)),
     )
 
 

@@ -30,7 +30,7 @@ from train.data.lineage import read_lineage
 from train.data.row import Message, parse_messages
 from train.data.split import SPLITS
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 TEXT_COLUMNS = ("id", "content_hash", "source", "line", "messages", "answer")
 _IDS = {SINGLE: "input_ids", CHAIN: "chain_ids", CONTRAST: "contrast_ids"}
@@ -48,6 +48,8 @@ STORE_SCHEMA = pa.schema(
         ("num_supervised", pa.int32()),
         ("spans", _LISTS),
         *((name, _LISTS) for name in _IDS.values()),
+        ("chain_answer", _LISTS),
+        ("chain_task", pa.int32()),
     ]
 )
 
@@ -189,6 +191,17 @@ class TokenStore:
             if len(arranged):
                 return EncodedRow(arranged, spans + np.int32(len(arranged) - len(alone)))
         return EncodedRow(alone, spans)
+
+    def chain_answer(self, task: int, row: int) -> tuple[int, int]:
+        """Where the last earlier answer stands in a training row's chain, stop token included; (0, 0) for none."""
+        batch, place = self._files["train"].find(task, row)
+        start, end = batch.get("chain_answer", place).tolist() or (0, 0)
+        return start, end
+
+    def chain_task(self, task: int, row: int) -> int:
+        """The task of that answer; -1 where the training row has no chain, or repeats the answer in its own turns."""
+        batch, place = self._files["train"].find(task, row)
+        return batch.columns.column("chain_task")[place].as_py() if len(batch.get("chain_answer", place)) else -1
 
     def has_arrangement(self, task: int, arrangement: int, split: SplitName = "train") -> np.ndarray:
         """Whether each example is stored in that arrangement, bool [rows]; every one is in the single."""

@@ -41,11 +41,27 @@ def test_a_dry_run_prints_what_files_and_overrides_resolve_to_and_makes_nothing(
     assert set(tmp_path.rglob("*")) == before
 
 
-@pytest.mark.parametrize("arguments", [["run"], ["run", "a=b"], ["run", "--resume", "x", "run.yaml"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run"],
+        ["run", "a=b"],
+        ["run", "--resume", "x", "run.yaml"],
+        ["run", "--resume", "x", "train.steps=3"],
+        ["run", "--resume", "x", "--dry-run"],
+        ["run", "--resume", "x", "--launch", "launch.yaml"],
+        ["run", "--resume", "x", "--fork", "y@3"],
+    ],
+)
 def test_a_command_without_what_it_needs_is_a_usage_error(arguments: list[str]) -> None:
     done = CliRunner().invoke(main, arguments)
     assert done.exit_code == 2
     assert "Usage: " in done.stderr
+
+
+def test_a_resumed_run_may_be_told_where_to_run_and_nothing_else(tmp_path: Path) -> None:
+    done = CliRunner().invoke(main, ["run", "--resume", str(tmp_path / "none"), "launch.num_workers=3"])
+    assert (done.exit_code, "is not the directory of a run" in done.stderr) == (2, True)
 
 
 def test_a_wrong_config_is_refused_before_torch_and_ray_are_imported(tmp_path: Path) -> None:

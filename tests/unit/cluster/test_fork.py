@@ -23,6 +23,7 @@ from scheduler.errors import ConfigError, DamagedCheckpointError, DataError, Led
 from scheduler.ledger import read_ledger
 from scheduler.plan import MixturePlan
 from scheduler.records import AttemptRecord, DecisionRecord, ForkRecord, IntervalRecord, RunRecord
+from tests.integration.tiny_run import write_tasks
 from tests.unit.train.local_run import STEPS, CrashError, Disturbances, LocalRun, local_run, small_tasks
 from train.coordination import PlanAnswer
 from train.loop import Worker
@@ -181,7 +182,7 @@ def test_a_fork_may_arrange_the_same_rows_anew_but_not_train_on_others(
     assert audit(arranged.ledger).num_steps == STEPS
     assert arranged.store.read(12).manifest.num_arranged[2] > 0
 
-    other = local_run(tmp_path, "other", small_tasks(tmp_path / "data"), data={"probes_per_task": 5})
+    other = local_run(tmp_path, "other", write_tasks(tmp_path / "data", num_rows=41))
     with pytest.raises(DataError, match="the training rows of copy are not those"):
         fork.check_rows(other.inputs.prepared.path)
 

@@ -6,7 +6,7 @@ import pytest
 
 from cluster.config import LaunchConfig, OutputConfig, RunConfig
 from cluster.run_directory import RunDirectory
-from scheduler.errors import RunDirectoryError
+from scheduler.errors import ConfigError, RunDirectoryError
 from train.config import DataConfig, LoraConfig, ModelConfig, PretrainedModel, SourceConfig, TinyModel
 
 
@@ -130,6 +130,28 @@ def test_a_run_with_a_ledger_is_never_discarded(tmp_path: Path) -> None:
     created.discard()
     assert created.ledger.is_file()
     assert RunDirectory.reopen(created.root)[0] == created
+
+
+def test_a_run_goes_on_elsewhere_by_settings_laid_over_its_last_launch(tmp_path: Path) -> None:
+    created = create(tmp_path)
+    directory, config, launch = RunDirectory.reopen(created.root, launch_overrides=["max_failures=7"])
+    assert launch == LaunchConfig(num_workers=3, max_failures=7)
+    directory.keep_launch(launch)
+    assert RunDirectory.reopen(created.root) == (directory, config, launch)
+    assert not list(created.root.glob("*.partial"))
+    with pytest.raises(ConfigError, match="num_worker"):
+        RunDirectory.reopen(created.root, launch_overrides=["num_worker=7"])
+
+
+def test_what_ray_noted_of_checkpoints_is_forgotten_and_the_checkpoints_stay(tmp_path: Path) -> None:
+    created = create(tmp_path)
+    created.forget_reported_checkpoints()
+    (created.checkpoints / "step-000003").mkdir(parents=True)
+    (created.checkpoints / "step-000003/manifest.json").write_text("{}")
+    (created.checkpoints / "checkpoint_manager_snapshot.json").write_text("{")
+    created.forget_reported_checkpoints()
+    assert [path.name for path in created.checkpoints.iterdir()] == ["step-000003"]
+    assert (created.checkpoints / "step-000003/manifest.json").is_file()
 
 
 def test_the_manifest_keeps_what_is_not_replaced(tmp_path: Path) -> None:

@@ -4,17 +4,20 @@ import dataclasses
 import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from scheduler.errors import LedgerError, ReplayMismatchError, StateError
 from scheduler.keeper import HeatKeeper, replay
 from scheduler.ledger import LedgerWriter, read_ledger
+from scheduler.policy_config import OdmPolicy
 from scheduler.records import (
     AttemptRecord,
     CheckpointRecord,
     DecisionRecord,
     EndRecord,
+    ForkRecord,
     IntervalRecord,
     LateRecord,
     RefusedRecord,
@@ -23,6 +26,7 @@ from scheduler.records import (
     SignalRecord,
     SkippedRecord,
     StageRecord,
+    to_json,
 )
 from scheduler.setup import EngineSetup
 from tests.unit.scheduler.made import report, setup, signal
@@ -116,6 +120,62 @@ def test_a_restart_rolls_the_engine_back_to_the_checkpoint(path: Path) -> None:
     evaluate(keeper, 25, attempt=1)
     assert keeper.memory.engine.plan.version == 2
     assert replay(read_ledger(path)).engine.plan == keeper.memory.engine.plan
+
+
+def test_an_attempt_says_which_newer_checkpoints_were_not_taken(path: Path) -> None:
+    keeper = opened(path)
+    evaluate(keeper, 0)
+    state = keeper.checkpoint(25)
+    evaluate(keeper, 25)
+    keeper.checkpoint(50)
+    assert keeper.begin_attempt("second", 25, state, ("step 50 is damaged",)) == 1
+    attempts = [record for record in read_ledger(path) if isinstance(record, AttemptRecord)]
+    assert attempts[-1] == AttemptRecord(attempt=1, step=25, refused_checkpoints=("step 50 is damaged",))
+    with pytest.raises(LedgerError, match="resume from step 50"):
+        keeper.begin_attempt("third", 50)
+    assert HeatKeeper.open(path, setup()).memory.engine.state_dict() == state
+
+
+def test_a_fork_goes_on_under_its_own_setup_from_the_checkpoint_alone(path: Path) -> None:
+    keeper = opened(path)
+    evaluate(keeper, 0)
+    keeper.checkpoint(25)
+    evaluate(keeper, 25)
+    keeper.checkpoint(50)
+    made = setup(policies=(OdmPolicy(), OdmPolicy()))
+    fork = ForkRecord(step=25, setup=made.model_dump(mode="json"), changed=("mixture.policy: heat → odm",))
+    with path.open("a", encoding="utf-8") as file:
+        file.write(to_json(fork) + "\n")
+    with pytest.raises(StateError, match="another configuration"):
+        HeatKeeper.open(path, setup())
+    forked = HeatKeeper.open(path, made)
+    state = forked.memory.checkpoint_at(25)
+    for step in (0, 50):
+        with pytest.raises(LedgerError):
+            forked.begin_attempt(f"at {step}", step)
+    assert forked.begin_attempt("forked", 25, state) == 1
+    evaluate(forked, 25, attempt=1)
+    assert replay(read_ledger(path)).engine.plan == forked.memory.engine.plan
+    assert HeatKeeper.open(path, made).memory.engine.state_dict() == forked.memory.engine.state_dict()
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"batch_size": 7}, "global_batch_size differs"),
+        ({"num_rows": [1, 2, 3]}, "num_rows differs"),
+        ({"interval_steps": 5}, "interval_steps differs"),
+        ({"total_steps": 25}, "total_steps 25 is not beyond step 25"),
+    ],
+)
+def test_a_fork_to_other_samples_is_refused(changed: dict[str, Any], said: str, path: Path) -> None:
+    keeper = opened(path)
+    keeper.checkpoint(25)
+    made = setup(**changed)
+    with pytest.raises(LedgerError, match=said):
+        keeper.memory.fold(ForkRecord(step=25, setup=made.model_dump(mode="json"), changed=()))
+    with pytest.raises(LedgerError, match="no checkpoint at step 50 to fork from"):
+        keeper.memory.fold(ForkRecord(step=50, setup=setup().model_dump(mode="json"), changed=()))
 
 
 def test_a_restart_without_a_checkpoint_begins_anew(path: Path) -> None:

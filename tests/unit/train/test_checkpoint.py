@@ -103,8 +103,10 @@ def test_a_writer_that_died_leaves_no_checkpoint_and_does_not_hinder_the_next(tm
     model, partial = llama(), tmp_path / ".partial-step-5"
     partial.mkdir()
     (partial / "stale").write_bytes(b"x")
-    with pytest.raises(ValueError, match="expected torch.Tensor"):
-        write_checkpoint(tmp_path / "step-5", manifest(), weights={"not": "a tensor"}, optimizer=adamw(model).state_dict())  # type: ignore[dict-item]
+    with pytest.raises(ValueError, match=r"expected torch\.Tensor"):
+        write_checkpoint(
+            tmp_path / "step-5", manifest(), weights={"not": "a tensor"}, optimizer=adamw(model).state_dict()
+        )  # type: ignore[dict-item]
     assert not (tmp_path / "step-5").exists()
     write_checkpoint(tmp_path / "step-5", manifest(), weights=snapshot(model), optimizer=adamw(model).state_dict())
     assert read_checkpoint(tmp_path / "step-5").manifest == manifest()

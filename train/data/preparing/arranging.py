@@ -23,10 +23,18 @@ MAX_ANCESTORS = 16
 
 @dataclass(frozen=True, slots=True)
 class Arranged:
-    """A row in context: its tokens, int32 [T], and the context rows that fitted, furthest first."""
+    """A row in context.
+
+    Attributes:
+        input_ids: int32 [T].
+        context: The context rows that fitted, furthest first.
+        answer: Where the last context row's answer stands, stop token included; None where the row repeats that answer
+            itself.
+    """
 
     input_ids: np.ndarray
     context: tuple[int, ...]
+    answer: tuple[int, int] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,19 +69,22 @@ def arrange(
         places = list(left)
         conversations = [_conversation(rows[place].text, [texts[row] for row in left[place]]) for place in places]
         shorter: dict[int, tuple[int, ...]] = {}
-        for place, encoded in zip(places, encoder.encode(conversations), strict=True):
+        whole = encoder.encode([text for text, _ in conversations], loss_on="every_answer")
+        for place, encoded, (_, num_before) in zip(places, whole, conversations, strict=True):
             if isinstance(encoded, EncodingFault):
                 continue
             if len(encoded.input_ids) > encoder.max_length:
                 if len(left[place]) > 1:
                     shorter[place] = left[place][1:]
             elif _ends_alike(encoded, rows[place]):
-                found[place] = Arranged(encoded.input_ids, left[place])
+                answer = encoded.spans[num_before - 1] if num_before else None
+                found[place] = Arranged(encoded.input_ids, left[place], answer)
         left = shorter
     return found
 
 
-def _conversation(own: Text, context: Sequence[Text]) -> Text:
+def _conversation(own: Text, context: Sequence[Text]) -> tuple[Text, int]:
+    """The row after its context, and the number of answers that stand before its own turns."""
     system = tuple(message for message in own.messages if message[0] == "system")
     turns = tuple(message for message in own.messages if message[0] != "system")
     before = tuple(turn for text in context for turn in text.turns)
@@ -81,7 +92,9 @@ def _conversation(own: Text, context: Sequence[Text]) -> Text:
         if turns[: len(text.turns)] == text.turns:  # the row repeats that conversation itself
             before = tuple(turn for other in context[: context.index(text)] for turn in other.turns)
             break
-    return Text((*system, *before, *turns), own.answer)
+    is_last = before and before[-1] == context[-1].turns[-1]
+    num_answers = sum(role == "assistant" for role, _ in before) if is_last else 0
+    return Text((*system, *before, *turns), own.answer), num_answers
 
 
 def _ends_alike(encoded: Encoded, alone: Alone) -> bool:

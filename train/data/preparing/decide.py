@@ -225,6 +225,13 @@ def require_all_splits(index: Index, sets: np.ndarray) -> None:
     for name in ("probe", "train"):
         has = np.bincount(index.rows["task"][sets == SPLITS.index(name)], minlength=len(index.tasks))
         for task in np.flatnonzero(has == 0).tolist():
+            own = index.rows["declared"][index.rows["task"] == task]
+            if (own != AUTO).all():
+                declared = ", ".join(SPLITS[code] for code in np.unique(own).tolist())
+                raise DataError(
+                    f"task {index.tasks[task]!r} has no {name} row: its sources declare all of its rows as {declared} "
+                    "(data.sources.*.split); add a source with split: auto"
+                )
             raise DataError(
                 f"task {index.tasks[task]!r} has no {name} row left, because other tasks or declared sets hold out the "
                 "same content; give it rows of its own, or make it one task with those"

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +24,7 @@ from train.data.preparing.spill import (
     part,
 )
 from train.data.row import Refusal, parse_messages
-from train.tokenizer import ChatTemplate, Encoded, EncodingFault, encode_examples
+from train.tokenizer import ChatTemplate, Encoded, EncodingFault, LossOn, encode_examples
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -49,17 +49,17 @@ class Encoder:
 
     path: Path
     chat_template: ChatTemplate
-    loss_on: Literal["last_answer", "every_answer"]
+    loss_on: LossOn
     max_length: int
 
     def save(self, tokenizer: "PreTrainedTokenizerBase") -> None:
         """Write the tokenizer where every process finds it."""
         self.path.write_bytes(pickle.dumps(tokenizer))
 
-    def encode(self, texts: Sequence[Text]) -> list[Encoded | EncodingFault]:
-        """Encode conversations, those that are too long included."""
+    def encode(self, texts: Sequence[Text], *, loss_on: LossOn | None = None) -> list[Encoded | EncodingFault]:
+        """Encode conversations, those that are too long included; `loss_on` replaces the encoder's own."""
         examples = [(text.messages, text.answer) for text in texts]
-        return encode_examples(_tokenizer(self.path), examples, self.chat_template, loss_on=self.loss_on)
+        return encode_examples(_tokenizer(self.path), examples, self.chat_template, loss_on=loss_on or self.loss_on)
 
 
 @lru_cache(maxsize=2)

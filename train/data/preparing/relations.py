@@ -1,8 +1,9 @@
 """What rows are to one another: equal, descended, of one family. Computed once, on numbers alone.
 
 *Equal* rows have one task and one content; of them one is canonical. *Descended* means that a row's `parent_id` is the
-id of another row of its task: of its own file if that file has such a row, else of the task; where an id is repeated,
-of the row that comes first by rank, so that the order of files does not matter. A *family* is everything linked by
+id of another row: of its task in its own file, else of its task anywhere, else of another task in its own file (a chain
+may run through several tasks); where an id is repeated, of the row that comes first by rank, so that the order of files
+does not matter. A *family* is everything linked by
 descent or, if that is asked for, by near duplication, through whatever rows, refused ones included.
 """
 
@@ -80,13 +81,11 @@ def _parents(index: Index, canonical: np.ndarray) -> np.ndarray:
     children = np.flatnonzero(rows["parent"])
     if not len(children):
         return parent
-    in_file = _mixed(rows["id"], rows["file"], rows["task"])
-    found = _first_with(in_file, rows["rank"], _mixed(rows["parent"], rows["file"], rows["task"])[children])
-    in_task = _mixed(rows["id"], rows["task"], np.zeros(1, np.uint64))
-    anywhere = _first_with(
-        in_task, rows["rank"], _mixed(rows["parent"], rows["task"], np.zeros(1, np.uint64))[children]
-    )
-    found = np.where(found >= 0, found, anywhere)
+    nothing = np.zeros(1, dtype=np.uint64)
+    found = np.full(len(children), -1, dtype=np.int64)
+    for groups in ((rows["file"], rows["task"]), (rows["task"], nothing), (rows["file"], nothing + np.uint64(1))):
+        wanted = _mixed(rows["parent"], *groups)[children]
+        found = np.where(found >= 0, found, _first_with(_mixed(rows["id"], *groups), rows["rank"], wanted))
     parent[children] = np.where(found >= 0, canonical[found], -1)
     parent[parent == canonical] = -1
     linked = np.flatnonzero(parent >= 0)

@@ -33,6 +33,8 @@ _ARRANGED_SCHEMA = pa.schema(
         ("chain_ids", pa.large_list(pa.int32())),
         ("contrast_ids", pa.large_list(pa.int32())),
         ("chain_length", pa.int32()),
+        ("chain_answer", pa.large_list(pa.int32())),
+        ("chain_row", pa.int64()),
         ("contrast_row", pa.int64()),
     ]
 )
@@ -181,6 +183,8 @@ def _arranged_table(chains: Sequence[Arranged | None], contrasts: Sequence[Arran
             int_lists([None if item is None else item.input_ids for item in chains]),
             int_lists([None if item is None else item.input_ids for item in contrasts]),
             pa.array([0 if item is None else len(item.context) for item in chains], pa.int32()),
+            int_lists([None if item is None else np.array(item.answer or (), dtype=np.int32) for item in chains]),
+            pa.array([None if item is None else item.context[-1] for item in chains], pa.int64()),
             pa.array([None if item is None else item.context[0] for item in contrasts], pa.int64()),
         ],
         schema=_ARRANGED_SCHEMA,

@@ -121,6 +121,8 @@ class StoreJob:
         for name, versions in self._versions.items():
             columns[name] = versions.take(pa.array(rows["task"]))
         columns["contrast_with"] = self._contents(columns["contrast_row"])
+        parents = columns["chain_row"].fill_null(-1).to_numpy()
+        columns["chain_task"] = pa.array(np.where(parents >= 0, self.index.rows["task"][parents], -1), pa.int32())
         columns["prepared_with"] = pa.array([prepared_with()] * len(rows), pa.string())
         return columns
 

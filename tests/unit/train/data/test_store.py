@@ -37,6 +37,8 @@ def columns_of(rows: range) -> dict[str, pa.Array]:
         "input_ids": int_lists(ids),
         "chain_ids": int_lists(chains),
         "contrast_ids": int_lists([None] * len(rows)),
+        "chain_answer": int_lists([np.array([1, 3]) if n % 6 == 0 else np.empty(0, np.int32) for n in rows]),
+        "chain_task": pa.array([n % 2 if n % 3 == 0 else -1 for n in rows], pa.int32()),
     }
 
 
@@ -68,6 +70,10 @@ def test_every_row_is_found_by_task_and_number_wherever_the_batches_end(
         assert store.lengths(task).tolist() == expected
         assert store.supervised_lengths(task).tolist() == [1] * size
         assert store.has_arrangement(task, CHAIN).tolist() == [n % 3 == 0 for n in range(first, first + size)]
+        answers = [store.chain_answer(task, row) for row in range(size)]
+        assert answers == [(1, 3) if n % 6 == 0 else (0, 0) for n in range(first, first + size)]
+        tasks = [store.chain_task(task, row) for row in range(size)]
+        assert tasks == [0 if n % 6 == 0 else -1 for n in range(first, first + size)]
         assert [example.id for example in store.examples(task)] == [f"id {n}" for n in range(first, first + size)]
         for row, length in enumerate(expected):
             encoded = store.encoded(task, row)
@@ -128,5 +134,5 @@ def test_an_arrow_file_that_is_no_store_is_refused_and_so_is_another_version(tmp
         schema = pa.schema([("a", pa.int32())], metadata=metadata)
         with pa.ipc.new_file(str(folder / "train.arrow"), schema):
             pass
-        with pytest.raises(DataError, match=f"of version {version or -1}, expected 2.*; delete the prepared folder"):
+        with pytest.raises(DataError, match=f"of version {version or -1}, expected 3.*; delete the prepared folder"):
             TokenStore.open(folder)
