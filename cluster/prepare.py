@@ -8,8 +8,8 @@ answer keeps. What a good answer is beyond its form, only the person knows.
 """
 
 import dataclasses
+import hashlib
 import json
-import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -21,12 +21,14 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from cluster.config import RunConfig
+from cluster.data import PREPARED_FOLDER, prepare_data, task_cards
 from cluster.settings.dialect import Dumper
 from scheduler.errors import ConfigError, DataError
 from scheduler.output_spec import ChoicesRule, DecimalsRule, LengthRule, OutputRule
 from scheduler.task import Checker, ExactChecker, NumericChecker, OverlapChecker
 from train.config import DataConfig
-from train.data.files import find_files, is_url
+from train.data.lineage import prepared_with
+from train.data.prepare import Prepared
 from train.data.row import Row
 from train.data.rules import check_output
 from train.data.sources import open_source, read_rows
@@ -41,7 +43,6 @@ _MIN_ROWS_PER_CHOICE = 4
 _MAX_EXACT_WORDS = 12
 _NUMBER = re.compile(r"[^\w.,]{0,2}\d{1,3}(?:,?\d{3})*(?:\.(?P<decimals>\d+))?\s?\D{0,3}")
 """An answer that is one number, perhaps with a sign or currency before it and a short unit after it."""
-_MIN_PARALLEL_BYTES = 64 << 20
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+")
 """A run of letters and digits; a Chinese or Japanese character is a word of its own."""
 
@@ -100,13 +101,6 @@ def prepare_run(config: RunConfig, *, executor: "Executor | None" = None) -> Pre
         DataError: Rows or sources cannot be used.
         ConfigError: Tasks, weights or bounds contradict each other.
     """
-    from cluster.setup import (  # torch: only once there is something to tokenise
-        PREPARED_FOLDER,
-        gather_inputs,
-        prepare_data,
-        task_cards,
-    )
-
     folder = config.output.dir / PREPARED_FOLDER
     before = set(folder.iterdir()) if folder.is_dir() else set()
     prepared = prepare_data(config, task_cards(config), executor=executor)
@@ -118,8 +112,24 @@ def prepare_run(config: RunConfig, *, executor: "Executor | None" = None) -> Pre
         was_complete=prepared.path in before,
         refused=dict(refused.most_common()),
         summary=prepared.summary,
-        notes=gather_inputs(config).notes if prepared.task_names else (),
+        notes=_checked(config, prepared) if prepared.task_names else (),
     )
+
+
+def _checked(config: RunConfig, prepared: Prepared) -> tuple[str, ...]:
+    """The notes of a run's inputs; what was checked once under the same settings is not checked again."""
+    verdicts = config.evaluation.human_verdicts
+    changed = verdicts.stat().st_mtime_ns if verdicts is not None and verdicts.exists() else 0
+    facts = [prepared_with(), config.model_dump(mode="json"), prepared.path.name, changed]
+    digest = hashlib.blake2b(json.dumps(facts, sort_keys=True, default=str).encode(), digest_size=12).hexdigest()
+    file = prepared.path.parent / f".checked-{digest}.json"
+    if file.is_file():
+        return tuple(json.loads(file.read_text(encoding="utf-8")))
+    from cluster.setup import gather_inputs  # torch: only where there is something to check
+
+    notes = gather_inputs(config).notes
+    file.write_text(json.dumps(notes), encoding="utf-8")
+    return notes
 
 
 @contextmanager
@@ -141,17 +151,6 @@ def chosen_executor(*, workers: int | None, address: str | None) -> "Iterator[Ex
             yield executor
     else:
         yield None
-
-
-def num_processes_for(config: DataConfig) -> int:
-    """Processes that suit the size of the data: this one alone where starting others would take longer."""
-    paths = [file.path for source in config.sources for file in find_files(source.path)]
-    num_bytes = sum(Path(path).stat().st_size for path in paths if not is_url(path))
-    return 1 if num_bytes < _MIN_PARALLEL_BYTES else _num_cpus()
-
-
-def _num_cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def write_first_cards(config: DataConfig, path: Path) -> int:

@@ -1,38 +1,20 @@
-"""From configuration to the parts' own inputs: task cards, prepared data, engine setup, worker job."""
+"""From configuration to the parts' own inputs: prepared data, engine setup, an evaluation that can score it."""
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from pydantic import ValidationError
-from transformers import PreTrainedTokenizerBase
 
 from cluster.config import RunConfig
-from cluster.prepare import num_processes_for
-from cluster.settings import load_config
-from cluster.views.preparation import drawn_progress
+from cluster.data import prepare_data, task_cards, wanted_arrangements
 from evalsvc.evaluator import make_evaluator
 from evalsvc.human_verdicts import check_verdicts
-from scheduler.config_model import ConfigModel
 from scheduler.engine import HeatEngine
 from scheduler.errors import ConfigError
 from scheduler.setup import EngineSetup
-from scheduler.task import TaskCard, TaskSpec
-from train.config import ModelConfig, TinyModel
-from train.data.arrangement import ARRANGEMENTS, CHAIN, SINGLE
-from train.data.prepare import Prepared, TokenizerSource, prepare
-from train.data.preparing.execute import Executor, LocalExecutor
+from scheduler.task import TaskSpec
+from train.data.arrangement import ARRANGEMENTS, CHAIN
+from train.data.prepare import Prepared
 from train.data.store import TokenStore
-from train.model import load_tokenizer
-from train.tokenizer import fingerprint, train_byte_tokenizer
-
-PREPARED_FOLDER = ".prepared"
-
-
-class TasksFile(ConfigModel):
-    """A file of ontology cards: `tasks: {name: card}`."""
-
-    tasks: dict[str, TaskCard]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,45 +28,6 @@ class Inputs:
     tasks: tuple[TaskSpec, ...]
     engine: EngineSetup
     notes: tuple[str, ...]
-
-
-def task_cards(config: RunConfig) -> dict[str, TaskSpec]:
-    """Cards by task: those of `data.tasks_file`, replaced by those in `tasks`."""
-    cards: dict[str, TaskCard] = {}
-    if config.data.tasks_file is not None:
-        cards |= load_config(TasksFile, files=[config.data.tasks_file]).tasks
-    cards |= config.tasks
-    return {name: TaskSpec(name=name, **card.model_dump()) for name, card in cards.items()}
-
-
-def prepare_data(config: RunConfig, cards: Mapping[str, TaskSpec], *, executor: Executor | None = None) -> Prepared:
-    """Prepare the rows under `output.dir`, or find them prepared there; without `executor` on this machine.
-
-    Raises:
-        DataError: Rows or sources cannot be used.
-    """
-    with drawn_progress() as progress, LocalExecutor(num_processes_for(config.data)) as local:
-        return prepare(
-            config.data,
-            specs=cards,
-            tokenizer_source=tokenizer_source(config.model),
-            chat_template="auto" if isinstance(config.model, TinyModel) else config.model.chat_template,
-            out_dir=config.output.dir / PREPARED_FOLDER,
-            seed=config.seed,
-            arrangements=_arrangements(config),
-            executor=executor or local,
-            progress=progress,
-        )
-
-
-def _arrangements(config: RunConfig) -> frozenset[int]:
-    """Those that some stage gives a share, beside the single one."""
-    return frozenset(
-        code
-        for stage in config.stages
-        for code, share in enumerate(stage.arrangement.shares())
-        if share > 0 and code != SINGLE
-    )
 
 
 def gather_inputs(config: RunConfig) -> Inputs:
@@ -149,7 +92,7 @@ def _unarranged(config: RunConfig, store: TokenStore) -> tuple[str, ...]:
     """
     notes = []
     numbers = range(len(store.task_names))
-    for code in sorted(_arrangements(config)):
+    for code in sorted(wanted_arrangements(config)):
         counts = {store.task_names[task]: int(store.has_arrangement(task, code).sum()) for task in numbers}
         without = [name for name, count in counts.items() if count == 0]
         if len(without) == len(counts):
@@ -164,49 +107,3 @@ def _unarranged(config: RunConfig, store: TokenStore) -> tuple[str, ...]:
                 "what a stage offers of it is trained alone"
             )
     return tuple(notes)
-
-
-@dataclass(frozen=True, slots=True)
-class TrainedTokenizer:
-    """The tiny model's: a byte-level tokenizer trained on the run's own training rows."""
-
-    vocab_size: int
-
-    @property
-    def key(self) -> str:
-        """See `TokenizerSource`."""
-        return f"byte-level {self.vocab_size}"
-
-    def make(self, texts: Iterator[str]) -> PreTrainedTokenizerBase:
-        """Train it."""
-        return train_byte_tokenizer(texts, vocab_size=self.vocab_size)
-
-
-@dataclass(frozen=True, slots=True)
-class PretrainedTokenizer:
-    """A pretrained model's own."""
-
-    path: str
-    trust_remote_code: bool
-
-    @property
-    def key(self) -> str:
-        """See `TokenizerSource`."""
-        return fingerprint(self._load())
-
-    def make(self, texts: Iterator[str]) -> PreTrainedTokenizerBase:  # noqa: ARG002
-        """Load it; no text is read."""
-        return self._load()
-
-    def _load(self) -> PreTrainedTokenizerBase:
-        tokenizer = load_tokenizer(Path(self.path), trust_remote_code=self.trust_remote_code)
-        if tokenizer.pad_token_id is None:
-            tokenizer.pad_token = tokenizer.eos_token
-        return tokenizer
-
-
-def tokenizer_source(model: ModelConfig) -> TokenizerSource:
-    """Where the model's tokenizer comes from."""
-    if isinstance(model, TinyModel):
-        return TrainedTokenizer(model.vocab_size)
-    return PretrainedTokenizer(model.path, model.trust_remote_code)

@@ -37,7 +37,7 @@ class Job(NamedTuple):
     @classmethod
     def make(cls, folder: Path) -> "Job":
         """Prepare it."""
-        from cluster.setup import TrainedTokenizer  # the other processes of a group need none of this
+        from cluster.data import TrainedTokenizer  # the other processes of a group need none of this
 
         prepared = prepare(
             DataConfig.model_validate({"sources": [str(path) for path in write_tasks(folder / "data")]}),

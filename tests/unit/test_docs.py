@@ -18,10 +18,10 @@ from yaml import ScalarNode
 from cluster import settings_reference
 from cluster.cli import main
 from cluster.config import LaunchConfig, RunConfig
+from cluster.data import TasksFile
 from cluster.settings import load_config
 from cluster.settings.dialect import TAG, Loader, scalar
 from cluster.settings.schema import Shape
-from cluster.setup import TasksFile
 from evalsvc.human_verdicts import HumanVerdict
 from evalsvc.report.tables import write_ledger_tables
 from scheduler.ledger import LedgerWriter

@@ -34,17 +34,18 @@ from train.data.lineage import prepared_with
 from train.data.preparing.digests import hash_files
 from train.data.preparing.execute import Executor, LocalExecutor
 from train.data.preparing.partial import partial_folder
-from train.data.preparing.pipeline import Pipeline
 from train.data.preparing.progress import NoProgress, Progress
 from train.data.rules import require_usable
 from train.data.split import SPLITS
 from train.data.store import SCHEMA_VERSION
 from train.data.summary import Summary
 from train.data.verify import VERIFICATION_CODE
-from train.tokenizer import ChatTemplate
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+    from train.data.preparing.pipeline import Pipeline
+    from train.tokenizer import ChatTemplate
 
 
 class TokenizerSource(Protocol):
@@ -123,7 +124,7 @@ def prepare(
     *,
     specs: Mapping[str, TaskSpec],
     tokenizer_source: TokenizerSource,
-    chat_template: ChatTemplate,
+    chat_template: "ChatTemplate",
     out_dir: Path,
     seed: int,
     known_tasks_only: bool = False,
@@ -170,6 +171,8 @@ def prepare(
     }
     path = out_dir / hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=12).hexdigest()
     if not path.exists():
+        from train.data.preparing.pipeline import Pipeline  # transformers: only where there is something to tokenise
+
         pipeline = Pipeline(
             config=config,
             specs=specs,
@@ -188,7 +191,7 @@ def prepare(
     return _open(path)
 
 
-def _write(pipeline: Pipeline, path: Path) -> None:
+def _write(pipeline: "Pipeline", path: Path) -> None:
     """Write the folder beside its place, then move it there; where another process was first, its folder stays."""
     with partial_folder(path) as partial:
         spill = partial.absolute() / "spill"

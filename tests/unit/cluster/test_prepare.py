@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from cluster.cli import main
 from cluster.config import RunConfig
+from cluster.data import TasksFile, task_cards
 from cluster.prepare import first_cards
 from cluster.settings import load_config
-from cluster.setup import TasksFile, gather_inputs, task_cards
+from cluster.setup import gather_inputs
 from scheduler.errors import DataError
 from scheduler.output_spec import ChoicesRule, DecimalsRule, LengthRule
 from scheduler.task import ExactChecker, NumericChecker, OverlapChecker, TaskCard

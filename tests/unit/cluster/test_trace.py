@@ -6,8 +6,8 @@ import pytest
 from click.testing import CliRunner
 
 from cluster.cli import main
+from cluster.data import TrainedTokenizer
 from cluster.run_directory import RunDirectory
-from cluster.setup import TrainedTokenizer
 from cluster.trace import TracedRun, trace_output, trace_sample
 from scheduler.errors import DataError
 from scheduler.keeper import HeatKeeper

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.config import RunConfig
+from cluster.data import task_cards
 from cluster.settings import load_config
-from cluster.setup import task_cards
 from examples.symbols.generate import write_corpus
 from examples.symbols.tasks import BASE_TASKS, EXTRA_TASKS, SymbolTask, generate_rows, tasks_of, verify_row
 from scheduler.errors import DataError

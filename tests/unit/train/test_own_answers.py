@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from cluster.setup import TrainedTokenizer
+from cluster.data import TrainedTokenizer
 from tests.unit.train.ranks import on_every_rank
 from train.batch import collate
 from train.config import DataConfig, TinyModel
