@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from scheduler.errors import LedgerError, ReplayMismatchError
 from scheduler.keeper import HeatKeeper, replay
 from scheduler.ledger import LedgerWriter, read_ledger
-from scheduler.records import DecisionRecord, Record, SignalRecord, from_json, to_json
+from scheduler.records import SCHEMA_VERSION, DecisionRecord, Record, RunRecord, SignalRecord, from_json, to_json
 from scheduler.setup import EngineSetup, HeatPolicy, StaticPolicy
 from tests.unit.scheduler.made import INTERVAL, report, setup, signal
 
@@ -68,8 +68,19 @@ def test_a_damaged_line_is_refused_or_says_something_else(record: Record, data: 
         assert to_json(from_json(forged))
 
 
+def of_this_schema(record: Record) -> Record:
+    return dataclasses.replace(record, schema_version=SCHEMA_VERSION) if isinstance(record, RunRecord) else record
+
+
+def test_a_ledger_of_another_version_is_named_as_such_and_not_taken_for_a_damaged_one(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    path.write_text('{"kind":"run","schema_version":1,"setup":{},"plan":{"weights":[1.0]}}\n')
+    with pytest.raises(LedgerError, match=rf"of schema 1, this version of taskheat reads schema {SCHEMA_VERSION}"):
+        list(read_ledger(path))
+
+
 @settings(max_examples=40, deadline=None)
-@given(st.lists(records, min_size=1, max_size=6), st.data())
+@given(st.lists(records.map(of_this_schema), min_size=1, max_size=6), st.data())
 def test_a_torn_last_line_is_cut_and_every_whole_line_is_kept(written: list[Record], data: st.DataObject) -> None:
     with ledger_path() as path:
         writer = LedgerWriter(path)
