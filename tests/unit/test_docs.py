@@ -110,7 +110,7 @@ def test_every_command_exists_and_takes_its_arguments(
     match program, arguments:
         case "python", ["-m", module, *_]:
             assert importlib.util.find_spec(module), f"{block}: no module {module}"
-        case "taskheat", ["run", *rest] if "--resume" not in rest:
+        case "taskheat", ["run", *rest] if not {"--resume", "--fork"} & set(rest):
             if (ROOT / rest[0]).exists():
                 monkeypatch.chdir(ROOT)
             else:
