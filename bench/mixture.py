@@ -166,7 +166,7 @@ def measure_torchdata_resume(num_tasks: int) -> dict[str, float | bool | str]:
     """torchdata: the same after 1,000 samples, by `Loader.state_dict`; wrapped iterables are run through again."""
     if not is_present("torchdata"):
         return {"torchdata": "absent"}
-    from torchdata.nodes import IterableWrapper, Loader, MultiNodeWeightedSampler
+    from torchdata.nodes import IterableWrapper, Loader, MultiNodeWeightedSampler  # pyright: ignore[reportMissingImports]
 
     def new_loader() -> Any:
         nodes = {str(task): IterableWrapper([(task, row) for row in range(ROWS_PER_TASK)]) for task in range(num_tasks)}

@@ -95,7 +95,7 @@ def weighted_random_batches(weights: np.ndarray) -> Sampler:
 
 def torchdata_loader(weights: np.ndarray, *, rank: int = 0, world_size: int = 1) -> Any:
     """torchdata: one source node a task, a weighted choice of node a sample; yields (task, row)."""
-    from torchdata.nodes import IterableWrapper, Loader, MultiNodeWeightedSampler
+    from torchdata.nodes import IterableWrapper, Loader, MultiNodeWeightedSampler  # pyright: ignore[reportMissingImports]
 
     nodes = {
         str(task): IterableWrapper(itertools.cycle([(task, row) for row in range(ROWS_PER_TASK)]))
@@ -112,7 +112,7 @@ def torchdata_batches(weights: np.ndarray) -> Sampler:
 
 def datasets_batches(weights: np.ndarray) -> Sampler:
     """Hugging Face datasets: `interleave_datasets` over one iterable dataset a task."""
-    from datasets import Dataset, interleave_datasets
+    from datasets import Dataset, interleave_datasets  # pyright: ignore[reportMissingImports]
 
     tasks = [Dataset.from_dict({"row": list(range(ROWS_PER_TASK))}).to_iterable_dataset() for _ in weights]
     while True:
@@ -122,7 +122,7 @@ def datasets_batches(weights: np.ndarray) -> Sampler:
 
 def datasets_map_batches(weights: np.ndarray) -> Sampler:
     """Hugging Face datasets, map style: the whole order is drawn first, then sliced; afresh when a task runs out."""
-    from datasets import Dataset, interleave_datasets
+    from datasets import Dataset, interleave_datasets  # pyright: ignore[reportMissingImports]
 
     tasks = [Dataset.from_dict({"row": list(range(ROWS_PER_TASK))}) for _ in weights]
     for seed in itertools.count():
