@@ -20,7 +20,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,7 +28,7 @@ import numpy as np
 import psutil
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    pass
 
 NUM_ROWS, NUM_QUICK_ROWS = 1_000_000, 100_000
 MAX_MEMORY_BYTES, MAX_OPEN_S, MAX_RERUN_S = 2 << 30, 1.0, 1.5
@@ -55,17 +54,6 @@ class Figures:
     open_s: float
 
 
-class Tiny:
-    """The tiny model's tokenizer."""
-
-    key = "tiny 1024"
-
-    def make(self, texts: Iterator[str]) -> "PreTrainedTokenizerBase":
-        from train.tokenizer import train_byte_tokenizer
-
-        return train_byte_tokenizer(texts, vocab_size=1024)
-
-
 def write_corpus(path: Path, num_rows: int) -> None:
     """JSONL of distinct rows, in an order that mixes the tasks."""
     rng = np.random.default_rng(0)
@@ -80,6 +68,7 @@ def write_corpus(path: Path, num_rows: int) -> None:
 
 def child(corpus: Path, out: Path, num_workers: int) -> None:
     """Prepare, open, and print the times of both."""
+    from cluster.data import TrainedTokenizer
     from train.config import DataConfig
     from train.data.prepare import prepare
     from train.data.preparing.execute import LocalExecutor
@@ -93,7 +82,7 @@ def child(corpus: Path, out: Path, num_workers: int) -> None:
         prepared = prepare(
             config,
             specs={},
-            tokenizer_source=Tiny(),
+            tokenizer_source=TrainedTokenizer(vocab_size=1024),
             chat_template="auto",
             out_dir=out,
             seed=0,

@@ -31,7 +31,8 @@ from train.batch import collate
 from train.data.store import EncodedRow
 from train.model import SupervisedLoss, trainable_parameters
 from train.packing import accepts_packed
-from train.stream.mixture import HASH_MASK, MixtureStream
+from train.stream.batch import HASH_MASK
+from train.stream.mixture import MixtureStream
 from train.tally import Tally
 
 CPU = torch.device("cpu")

@@ -51,9 +51,7 @@ def audit(path: Path) -> Audit:
     """
     records = list(read_ledger(path))
     setup = replay(records).setup
-    history = RunHistory()
-    for record in records:
-        history.observe(record)
+    history = RunHistory.of(records)
     _check_complete(setup, history)
     root = path if path.is_dir() else path.parent.parent
     for _ in replayed_batches(history, supervised_lengths=lengths_for_replay(root, setup)):

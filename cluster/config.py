@@ -3,6 +3,7 @@
 Each package owns the settings of its own part; this module puts them together and checks what only the whole can know.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -55,6 +56,23 @@ class OutputConfig(ConfigModel):
     name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
 
 
+def schedule_fault(stages: Sequence[StageConfig], mixture: MixtureConfig, *, steps: int) -> str | None:
+    """Why stages and interval do not fit into a run of so many steps, or None."""
+    first, last = stages[0], stages[-1]
+    if last.until is not None:
+        return f"stages: the last stage, {last.name!r}, has an `until`; remove it: it lasts to the end of the run"
+    if len(stages) == 2 and first.until is None:
+        return f"stages: {first.name!r} needs an `until`, or the stage after it never begins"
+    if isinstance(first.until, StepBoundary) and first.until.step >= steps:
+        return f"stages.0.until.step {first.until.step} is not before train.steps {steps}; stage 2 would never begin"
+    if (mixture.interval_steps or 0) > steps:
+        return (
+            f"mixture.interval_steps {mixture.interval_steps} is more than train.steps {steps}: "
+            "nothing would be measured; lower it"
+        )
+    return None
+
+
 class RunConfig(ConfigModel):
     """What to train. The smallest useful one names a model and two files of rows."""
 
@@ -74,23 +92,9 @@ class RunConfig(ConfigModel):
 
     @model_validator(mode="after")
     def _parts_fit_together(self) -> "RunConfig":
-        first, last = self.stages[0], self.stages[-1]
-        if last.until is not None:
-            raise ValueError(
-                f"stages: the last stage, {last.name!r}, has an `until`; remove it: it lasts to the end of the run"
-            )
-        if len(self.stages) == 2 and first.until is None:
-            raise ValueError(f"stages: {first.name!r} needs an `until`, or the stage after it never begins")
-        if isinstance(first.until, StepBoundary) and first.until.step >= self.train.steps:
-            raise ValueError(
-                f"stages.0.until.step {first.until.step} is not before train.steps {self.train.steps}; "
-                "stage 2 would never begin"
-            )
-        if (self.mixture.interval_steps or 0) > self.train.steps:
-            raise ValueError(
-                f"mixture.interval_steps {self.mixture.interval_steps} is more than train.steps {self.train.steps}: "
-                "nothing would be measured; lower it"
-            )
+        fault = schedule_fault(self.stages, self.mixture, steps=self.train.steps)
+        if fault is not None:
+            raise ValueError(fault)
         return self
 
 

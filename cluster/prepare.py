@@ -12,7 +12,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ from cluster.data import PREPARED_FOLDER, prepare_data, task_cards
 from cluster.settings.dialect import Dumper
 from scheduler.errors import ConfigError, DataError
 from scheduler.output_spec import ChoicesRule, DecimalsRule, LengthRule, OutputRule
-from scheduler.task import Checker, ExactChecker, NumericChecker, OverlapChecker
+from scheduler.task import Checker, ExactChecker, NumericChecker, OverlapChecker, TaskSpec
 from train.config import DataConfig
 from train.data.lineage import prepared_with
 from train.data.prepare import Prepared
@@ -103,7 +103,8 @@ def prepare_run(config: RunConfig, *, executor: "Executor | None" = None) -> Pre
     """
     folder = config.output.dir / PREPARED_FOLDER
     before = set(folder.iterdir()) if folder.is_dir() else set()
-    prepared = prepare_data(config, task_cards(config), executor=executor)
+    cards = task_cards(config)
+    prepared = prepare_data(config, cards, executor=executor)
     refused: Counter[str] = Counter()
     for source in prepared.summary.sources:
         refused.update(source.refused)
@@ -112,11 +113,11 @@ def prepare_run(config: RunConfig, *, executor: "Executor | None" = None) -> Pre
         was_complete=prepared.path in before,
         refused=dict(refused.most_common()),
         summary=prepared.summary,
-        notes=_checked(config, prepared) if prepared.task_names else (),
+        notes=_checked(config, cards, prepared) if prepared.task_names else (),
     )
 
 
-def _checked(config: RunConfig, prepared: Prepared) -> tuple[str, ...]:
+def _checked(config: RunConfig, cards: Mapping[str, TaskSpec], prepared: Prepared) -> tuple[str, ...]:
     """The notes of a run's inputs; what was checked once under the same settings is not checked again."""
     verdicts = config.evaluation.human_verdicts
     changed = verdicts.stat().st_mtime_ns if verdicts is not None and verdicts.exists() else 0
@@ -125,9 +126,9 @@ def _checked(config: RunConfig, prepared: Prepared) -> tuple[str, ...]:
     file = prepared.path.parent / f".checked-{digest}.json"
     if file.is_file():
         return tuple(json.loads(file.read_text(encoding="utf-8")))
-    from cluster.setup import gather_inputs  # torch: only where there is something to check
+    from cluster.setup import inputs_of  # torch: only where there is something to check
 
-    notes = gather_inputs(config).notes
+    notes = inputs_of(config, cards, prepared).notes
     file.write_text(json.dumps(notes), encoding="utf-8")
     return notes
 

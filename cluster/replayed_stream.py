@@ -70,8 +70,15 @@ def prepared_candidates(root: Path, prepared: Path | None = None) -> list[Path]:
     return sorted(beside.iterdir()) if beside.is_dir() else []
 
 
+def row_lengths(store: TokenStore, setup: EngineSetup) -> list[np.ndarray] | None:
+    """Supervised lengths of the training rows per task, where the run's stream needs them, else None."""
+    if setup.mixture.weight_unit == "samples":
+        return None
+    return [store.supervised_lengths(task) for task in range(len(setup.tasks))]
+
+
 def lengths_for_replay(root: Path, setup: EngineSetup) -> list[np.ndarray] | None:
-    """Supervised lengths of the run's training rows where the replay needs them, else None.
+    """`row_lengths` from the prepared data of the run in `root`.
 
     Raises:
         DataError: They are needed, and the prepared data is not there.
@@ -82,7 +89,7 @@ def lengths_for_replay(root: Path, setup: EngineSetup) -> list[np.ndarray] | Non
         if (path / "summary.json").is_file():
             store = TokenStore.open(path / "store")
             if tuple(store.num_rows(task) for task in range(len(store.task_names))) == setup.num_rows:
-                return [store.supervised_lengths(task) for task in range(len(setup.tasks))]
+                return row_lengths(store, setup)
     raise DataError(
         f"{root}: weights are shares of supervised tokens, so the samples cannot be recomputed without the prepared "
         f"data of the run; prepare it again (taskheat prepare {root / 'config.yaml'})"

@@ -1,5 +1,6 @@
 """From configuration to the parts' own inputs: prepared data, engine setup, an evaluation that can score it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pydantic import ValidationError
@@ -38,7 +39,11 @@ def gather_inputs(config: RunConfig) -> Inputs:
         ConfigError: Tasks, weights or bounds contradict each other.
     """
     cards = task_cards(config)
-    prepared = prepare_data(config, cards)
+    return inputs_of(config, cards, prepare_data(config, cards))
+
+
+def inputs_of(config: RunConfig, cards: Mapping[str, TaskSpec], prepared: Prepared) -> Inputs:
+    """`gather_inputs` on data that is prepared. Raises as it does."""
     prepared.require_tasks()
     tasks = tuple(cards.get(name) or TaskSpec(name=name) for name in prepared.task_names)
     store = TokenStore.open(prepared.store_path)

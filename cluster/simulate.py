@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field, ValidationError
 
-from cluster.config import RunConfig, StageConfig
+from cluster.config import RunConfig, StageConfig, schedule_fault
 from cluster.settings import load_config
 from evalsvc.report.history import RunHistory
 from evalsvc.report.simulation import ArmReport, FitReport, SimulationReport, arm_report, fit_report, shown_tasks
@@ -21,7 +21,7 @@ from evalsvc.report.simulation_page import cells, header
 from scheduler.config_model import ConfigModel
 from scheduler.errors import ConfigError
 from scheduler.ledger import read_ledger
-from scheduler.setup import EngineSetup, MixtureConfig, StepBoundary
+from scheduler.setup import EngineSetup, MixtureConfig
 from scheduler.simulator import FitPoints, LearnerConfig, MeasurementConfig, SimulatedRun, fit_tasks, simulate
 from scheduler.simulator.fit import Fits
 from scheduler.simulator.summary import macro_scores
@@ -168,9 +168,7 @@ def fit_run(path: Path) -> Fitted:
     Raises:
         LedgerError: No ledger, or a damaged one.
     """
-    history = RunHistory()
-    for record in read_ledger(path):
-        history.observe(record)
+    history = RunHistory.of(read_ledger(path))
     setup = history.run_setup
     served = {boundary.report.step: boundary.report.num_samples for boundary in history.boundaries}
     points: list[FitPoints] = []
@@ -231,7 +229,9 @@ def _setup(name: str, config: SimulationConfig, learner: LearnerConfig, fitted: 
     cards |= {task: TaskSpec(name=task, **card.model_dump()) for task, card in config.tasks.items()}
     steps = config.train.steps or (1000 if fitted is None else fitted.setup.total_steps)
     batch_size = config.train.global_batch_size or (32 if fitted is None else fitted.setup.global_batch_size)
-    _check_stages(name, config, steps)
+    fault = schedule_fault(config.stages, config.mixture, steps=steps)
+    if fault is not None:
+        raise ConfigError(f"arms.{name}: {fault}")
     first, last = config.stages[0], config.stages[-1]
     try:
         return EngineSetup(
@@ -246,24 +246,6 @@ def _setup(name: str, config: SimulationConfig, learner: LearnerConfig, fitted: 
         )
     except ValidationError as error:
         raise ConfigError(f"arms.{name}: {error}") from error
-
-
-def _check_stages(name: str, config: SimulationConfig, steps: int) -> None:
-    """The rules of a run's configuration on its stages and interval."""
-    first, last = config.stages[0], config.stages[-1]
-    if last.until is not None:
-        raise ConfigError(f"arms.{name}: stages: the last stage, {last.name!r}, has an `until`; remove it")
-    if len(config.stages) == 2 and first.until is None:
-        raise ConfigError(f"arms.{name}: stages: {first.name!r} needs an `until`, or the stage after it never begins")
-    if isinstance(first.until, StepBoundary) and first.until.step >= steps:
-        raise ConfigError(
-            f"arms.{name}: stages.0.until.step {first.until.step} is not before train.steps {steps}; lower it"
-        )
-    if (config.mixture.interval_steps or 0) > steps:
-        raise ConfigError(
-            f"arms.{name}: mixture.interval_steps {config.mixture.interval_steps} is more than train.steps {steps}: "
-            "nothing would be measured; lower it"
-        )
 
 
 def _ignored(arms: Mapping[str, SimulationConfig]) -> Iterator[str]:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from cluster.replayed_stream import prepared_candidates, replayed_batches
+from cluster.replayed_stream import prepared_candidates, replayed_batches, row_lengths
 from evalsvc.report.history import RunHistory
 from scheduler.errors import DataError, ReplayMismatchError
 from scheduler.ledger import read_ledger
@@ -125,16 +125,14 @@ class TracedRun:
             ReplayMismatchError: The ledger's plans do not give the counts it reports.
             DataError: The prepared data is not there, or is not what the run was trained on.
         """
-        history = RunHistory()
-        for record in read_ledger(root):
-            history.observe(record)
+        history = RunHistory.of(read_ledger(root))
         setup = history.run_setup
         path, store, times = _find_store(root, prepared, history)
         return cls(history=history, setup=setup, prepared=path, store=store, times_trained=times)
 
     def batches(self) -> Iterator[tuple[Batch, MixturePlan]]:
         """Every batch of the surviving history, with the plan it was drawn under."""
-        return replayed_batches(self.history, supervised_lengths=_lengths(self.setup, self.store))
+        return replayed_batches(self.history, supervised_lengths=row_lengths(self.store, self.setup))
 
     def task_numbers(self, task: str | None) -> list[int]:
         """The number of the named task, or of all.
@@ -220,15 +218,7 @@ def _exposures(run: TracedRun, rows: Sequence[StoredRow]) -> dict[tuple[str, int
 
 def _arrangement(store: TokenStore, task: int, row: int, offered: int) -> str:
     """What a row was trained in: it stands alone where it does not exist in the arrangement it was offered."""
-    exists = offered == SINGLE or bool(store.has_arrangement(task, offered)[row])
-    return ARRANGEMENTS[offered if exists else SINGLE]
-
-
-def _lengths(setup: EngineSetup, store: TokenStore) -> list[np.ndarray] | None:
-    """Supervised lengths of all training rows, where the stream needs them."""
-    if setup.mixture.weight_unit == "samples":
-        return None
-    return [store.supervised_lengths(task) for task in range(len(store.task_names))]
+    return ARRANGEMENTS[offered if store.is_arranged(task, row, offered) else SINGLE]
 
 
 def _find_store(
@@ -258,7 +248,7 @@ def _times_trained(store: TokenStore, history: RunHistory) -> tuple[np.ndarray, 
     if tuple(store.num_rows(task) for task in range(len(setup.tasks))) != setup.num_rows:
         return None
     times = tuple(np.zeros(num_rows, dtype=np.int64) for num_rows in setup.num_rows)
-    lengths = _lengths(setup, store)
+    lengths = row_lengths(store, setup)
     try:
         for batch, _ in replayed_batches(history, supervised_lengths=lengths):
             for task in np.unique(batch.tasks).tolist():

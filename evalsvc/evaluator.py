@@ -26,6 +26,7 @@ from evalsvc.human_verdicts import RefusedLine, VerdictCount, VerdictTail
 from evalsvc.reviewer import Review, review
 from evalsvc.scorers import last_number, score_text
 from scheduler.errors import ConfigError, DataError
+from scheduler.output_spec import binding_rules
 from scheduler.signals import TaskSignal
 from scheduler.task import ExactChecker, NumericChecker, RulesChecker, TaskSpec
 from train.data.split import SplitName
@@ -255,8 +256,7 @@ def _check_scorable(spec: TaskSpec, probes: Sequence[Probe]) -> None:
             f"task {spec.name!r} has no probes, so nothing can steer it; give it more distinct rows "
             "or raise data.max_held_out_ratio"
         )
-    binds = any(rule.on_break == "refuse" for rule in spec.output_rules)
-    if isinstance(spec.checker, RulesChecker) and not binds:
+    if isinstance(spec.checker, RulesChecker) and not binding_rules(spec.output_rules):
         raise ConfigError(
             f"task {spec.name!r} is scored by its output rules and has none that refuses; write output_rules for it"
         )

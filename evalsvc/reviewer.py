@@ -8,7 +8,7 @@ right and be rejected (it has four decimals where two are asked for). People's v
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scheduler.output_spec import OutputRule
+from scheduler.output_spec import OutputRule, binding_rules
 from train.data.rules import check_output
 
 
@@ -51,7 +51,7 @@ def review(
     """
     if not outputs:
         raise ValueError("there is no output to review")
-    binding = [rule for rule in rules if rule.on_break == "refuse"]
+    binding = binding_rules(rules)
     num_rejected = num_malformed = 0
     replied_to = [""] * len(outputs) if prompts is None else prompts
     for output, was_cut, prompt in zip(outputs, truncated, replied_to, strict=True):

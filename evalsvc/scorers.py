@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from decimal import Decimal
 
-from scheduler.output_spec import OutputRule
+from scheduler.output_spec import OutputRule, binding_rules
 from scheduler.task import Checker, ExactChecker, NumericChecker, OverlapChecker, RulesChecker
 from train.data.rules import check_output
 
@@ -100,7 +100,7 @@ def rules_score(answer: str, rules: Sequence[OutputRule], *, prompt: str = "") -
 
     Every rule weighs the same; without rules nothing is broken: 1.
     """
-    binding = [rule for rule in rules if rule.on_break == "refuse"]
+    binding = binding_rules(rules)
     if not binding:
         return 1.0
     return 1 - len(check_output(binding, answer, prompt=prompt)) / len(binding)

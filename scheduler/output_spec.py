@@ -9,6 +9,7 @@ breaking it means: with `on_break: flag` nothing is refused, the finding is writ
 """
 
 import re
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
@@ -283,3 +284,8 @@ OutputRule = Annotated[
     | PluginRule,
     Field(discriminator="type"),
 ]
+
+
+def binding_rules(rules: Iterable[OutputRule]) -> list[OutputRule]:
+    """Those that refuse what breaks them; the others only flag."""
+    return [rule for rule in rules if rule.on_break == "refuse"]

@@ -1,10 +1,12 @@
 """The mixture plan: the versioned, immutable result of a decision."""
 
 import hashlib
+import json
 import struct
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Self
+
+from scheduler.fields import build
 
 Window = tuple[int, int]
 """First and last open difficulty level of a task, both included, counted from 0."""
@@ -42,23 +44,12 @@ class MixturePlan:
 
     def to_fields(self) -> dict[str, Any]:
         """All fields, as JSON gives them back."""
-        lists = {"weights": list(self.weights), "arrangement": list(self.arrangement)}
-        lists["own_answers"] = list(self.own_answers)
-        return {**asdict(self), **lists, "windows": [list(window) for window in self.windows]}
+        return json.loads(json.dumps(asdict(self)))
 
     @classmethod
-    def from_fields(cls, fields: Mapping[str, Any]) -> Self:
+    def from_fields(cls, fields: dict[str, Any]) -> Self:
         """Inverse of `to_fields`."""
-        single, chain, contrast = fields["arrangement"]
-        return cls(
-            **{
-                **fields,
-                "weights": tuple(fields["weights"]),
-                "arrangement": (single, chain, contrast),
-                "windows": tuple((first, last) for first, last in fields["windows"]),
-                "own_answers": tuple(fields["own_answers"]),
-            }
-        )
+        return build(cls, fields)
 
     def digest(self) -> int:
         """63-bit hash of the plan's exact content, equal on every rank that holds the same plan."""

@@ -4,14 +4,12 @@ The ledger holds no wall-clock time and no run name, so that two equal runs have
 `to_json` and `from_json` are exact inverses (floats are written with all their digits).
 """
 
-import dataclasses
 import json
-import types
 from dataclasses import dataclass
-from functools import cache
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, get_args
 
 from scheduler.errors import LedgerError
+from scheduler.fields import build
 from scheduler.plan import MixturePlan
 from scheduler.signals import IntervalReport, TaskSignal
 
@@ -187,7 +185,7 @@ def from_json(line: str) -> Record:
     """Inverse of `to_json`. Raises LedgerError when the line is not a record of this schema."""
     try:
         fields = json.loads(line)
-        return _build(_TYPE_OF_KIND[fields.pop("kind")], fields)
+        return build(_TYPE_OF_KIND[fields.pop("kind")], fields)
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise LedgerError(f"not a ledger record ({error!r}): {line[:120]!r}") from error
 
@@ -197,37 +195,3 @@ def _fields(record: Any) -> dict[str, Any]:
 
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_fields)
-
-
-@cache
-def _hints(cls: Any) -> dict[str, Any]:
-    return get_type_hints(cls)
-
-
-def _build(cls: Any, fields: dict[str, Any]) -> Any:
-    hints = _hints(cls)
-    if fields.keys() != hints.keys():
-        raise TypeError(f"{cls.__name__} has the fields {sorted(hints)}, the line has {sorted(fields)}")
-    return cls(**{name: _convert(hints[name], value) for name, value in fields.items()})
-
-
-def _convert(hint: Any, value: Any) -> Any:
-    if hint is float:
-        return float(_checked(float, (float, int), value))
-    if hint in (int, str):
-        return _checked(hint, hint, value)
-    if dataclasses.is_dataclass(hint):
-        return _build(hint, _checked(hint, dict, value))
-    if get_origin(hint) is tuple:
-        element = get_args(hint)[0]
-        return tuple([_convert(element, item) for item in _checked(hint, list, value)])
-    if get_origin(hint) is types.UnionType:
-        (other,) = set(get_args(hint)) - {types.NoneType}
-        return None if value is None else _convert(other, value)
-    return _checked(hint, dict, value)
-
-
-def _checked(hint: Any, accepted: Any, value: Any) -> Any:
-    if not isinstance(value, accepted) or isinstance(value, bool):
-        raise TypeError(f"{value!r} is not of type {getattr(hint, '__name__', hint)}")
-    return value

@@ -26,6 +26,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from scheduler.errors import DamagedCheckpointError, StateError
+from scheduler.fields import build
 from scheduler.plan import MixturePlan
 
 MANIFEST, WEIGHTS, OPTIMIZER = "manifest.json", "trainable.safetensors", "optimizer.pt"
@@ -103,23 +104,12 @@ def read_checkpoint(directory: Path) -> Saved:
         _check_file(directory / name, expected)
     try:
         return Saved(
-            manifest=_manifest_of(body["content"]),
+            manifest=build(Manifest, body["content"]),
             weights=load_file(directory / WEIGHTS),
             optimizer=torch.load(directory / OPTIMIZER, map_location="cpu", weights_only=True),
         )
     except OSError as error:
         raise _damaged(directory, f"cannot be read: {error}") from error
-
-
-def _manifest_of(content: Mapping[str, Any]) -> Manifest:
-    return Manifest(
-        **{
-            **content,
-            "plan": MixturePlan.from_fields(content["plan"]),
-            "num_tokens": tuple(content["num_tokens"]),
-            "num_arranged": tuple(content["num_arranged"]),
-        }
-    )
 
 
 def _checked_manifest(directory: Path) -> dict[str, Any]:

@@ -70,7 +70,6 @@ class Stepper:
         self._loss.train()
         num_tasks = len(store.task_names)
         self.lengths = [store.supervised_lengths(task) for task in range(num_tasks)]
-        self._available: dict[tuple[int, int], np.ndarray] = {}
         self.tally = Tally(num_tasks, self._device)
         self.last_loss = torch.zeros(())
         self.largest_norm = torch.zeros((), device=self._device)
@@ -138,13 +137,10 @@ class Stepper:
     def _realised(self, batch: Batch) -> np.ndarray:
         """int64 [3]: slots by the arrangement they were trained in; what a row does not have falls back to single."""
         counts = np.zeros(len(ARRANGEMENTS), dtype=np.int64)
-        for place in np.flatnonzero(batch.arrangements).tolist():
-            task, code = int(batch.tasks[place]), int(batch.arrangements[place])
-            available = self._available.get((task, code))
-            if available is None:
-                available = self._available[task, code] = self._store.has_arrangement(task, code)
-            counts[code] += bool(available[batch.rows[place]])
-            self.num_own_answers += code == CHAIN and (task, int(batch.rows[place])) in self.contexts
+        for slot in np.flatnonzero(batch.arrangements).tolist():
+            task, row, code = int(batch.tasks[slot]), int(batch.rows[slot]), int(batch.arrangements[slot])
+            counts[code] += self._store.is_arranged(task, row, code)
+            self.num_own_answers += code == CHAIN and (task, row) in self.contexts
         counts[SINGLE] = len(batch.tasks) - counts.sum()
         return counts
 

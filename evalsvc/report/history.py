@@ -14,6 +14,7 @@ read it.
 
 import bisect
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -90,6 +91,14 @@ class RunHistory:
         self.superseded_boundaries: list[Boundary] = []
         self._events: list[Event] = []
         self._plan_at_checkpoint: dict[int, int] = {0: 0}
+
+    @classmethod
+    def of(cls, records: Iterable[Record]) -> "RunHistory":
+        """The history that these records of a ledger, oldest first, tell. Raises as `observe`."""
+        history = cls()
+        for record in records:
+            history.observe(record)
+        return history
 
     @property
     def run_setup(self) -> EngineSetup:

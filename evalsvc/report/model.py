@@ -40,9 +40,7 @@ def build_report(records: Iterable[Record], facts: RunFacts) -> Report:
     Raises:
         LedgerError: The records do not start with a run record, or name a plan or task the ledger does not hold.
     """
-    history = RunHistory()
-    for record in records:
-        history.observe(record)
+    history = RunHistory.of(records)
     setup = history.run_setup
     segments = _segments(history)
     decisions = tuple(_decision(decision, setup, segments) for decision in history.decisions)
@@ -136,7 +134,8 @@ def _max_share_error(segments: Sequence[Segment], names: Sequence[str], unit: We
 def _tasks(history: RunHistory, segments: Sequence[Segment], facts: RunFacts) -> dict[str, TaskReport]:
     setup = history.run_setup
     unit = setup.mixture.weight_unit
-    total = sum(sum(segment.served(unit).values()) for segment in segments)
+    totals = [sum(segment.served(unit).values()) for segment in segments]
+    total = sum(totals)
     last_weights = (
         segments[-1].weights if segments else dict(zip(history.task_names, history.plans[0].weights, strict=True))
     )
@@ -146,7 +145,7 @@ def _tasks(history: RunHistory, segments: Sequence[Segment], facts: RunFacts) ->
         name, signals = spec.name, history.signals[spec.name]
         samples = sum(segment.samples[name] for segment in segments)
         served = sum(segment.served(unit)[name] for segment in segments)
-        owed = sum(segment.weights[name] * sum(segment.served(unit).values()) for segment in segments)
+        owed = sum(segment.weights[name] * all_served for segment, all_served in zip(segments, totals, strict=True))
         decided = last_decisions.get(name)
         reports[name] = TaskReport(
             kind=spec.kind,

@@ -4,7 +4,6 @@ The data is not part of the project: the tests skip where it is absent (see `REA
 """
 
 import json
-import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,8 @@ import pytest
 from click.testing import CliRunner
 
 from cluster.cli import main
+from tests.real_data import REAL_DATA
 
-REAL_DATA = Path(os.environ.get("TASKHEAT_REAL_DATA", Path(__file__).parents[3] / "shared" / "data"))
 pytestmark = pytest.mark.skipif(not REAL_DATA.is_dir(), reason=f"no real data at {REAL_DATA}")
 
 EQUATIONS = {"type": "consistency", "equations": True}

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from train.stream.apportion import ONE, apportion_block, apportion_step, debt_bound, to_units
-from train.stream.mixture import MixtureStream, sequence_hash, slots_hash
+from train.stream.batch import sequence_hash, slots_hash
+from train.stream.mixture import MixtureStream
 
 HASH_MODULUS = 1 << 63
 

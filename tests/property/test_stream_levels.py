@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scheduler.plan import MixturePlan
+from train.stream.batch import Batch
 from train.stream.interleave import deal
-from train.stream.mixture import Batch, MixtureStream
+from train.stream.mixture import MixtureStream
 
 Drawn = list[tuple[int, list[int], list[int], list[int]]]
 

@@ -203,6 +203,11 @@ class TokenStore:
         batch, place = self._files["train"].find(task, row)
         return batch.columns.column("chain_task")[place].as_py() if len(batch.get("chain_answer", place)) else -1
 
+    def is_arranged(self, task: int, row: int, arrangement: int) -> bool:
+        """Whether one training example is stored in that arrangement; see `has_arrangement` for all of them."""
+        batch, place = self._files["train"].find(task, row)
+        return len(batch.get(_IDS[arrangement], place)) > 0
+
     def has_arrangement(self, task: int, arrangement: int, split: SplitName = "train") -> np.ndarray:
         """Whether each example is stored in that arrangement, bool [rows]; every one is in the single."""
         return self._gather(task, split, lambda batch: _sizes(batch, _IDS[arrangement]) > 0, dtype=bool)

@@ -28,7 +28,7 @@ from scheduler.plan import MixturePlan
 from scheduler.task import Repetition
 from train.stream.apportion import MAX_BATCH_SIZE, ONE, read_weights
 from train.stream.arrange import ArrangementDeal
-from train.stream.batch import HASH_MASK, Batch, add_hashes, sequence_hash, slots_hash
+from train.stream.batch import HASH_MASK, Batch
 from train.stream.blocks import Block, SamplePlanner, Standing, TokenPlanner, longest_block
 from train.stream.lengths import RowLengths
 from train.stream.repetition import Limits
@@ -36,8 +36,6 @@ from train.stream.slots import occurrences, shuffle_slots
 from train.stream.state import check_settings, read_standing, read_units
 from train.stream.tokens import TOKEN_ONE
 from train.stream.walk import LevelWalk, TaskWalk
-
-__all__ = ["HASH_MASK", "Batch", "MixtureStream", "add_hashes", "sequence_hash", "slots_hash"]
 
 _FIRST_LOOKAHEAD_STEPS = 32
 

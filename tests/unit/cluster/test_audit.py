@@ -13,7 +13,8 @@ from scheduler.keeper import HeatKeeper
 from scheduler.setup import EngineSetup
 from scheduler.signals import IntervalReport
 from tests.unit.scheduler.made import INTERVAL, setup, signal
-from train.stream.mixture import MixtureStream, sequence_hash
+from train.stream.batch import sequence_hash
+from train.stream.mixture import MixtureStream
 
 STEPS, BATCH, NUM_ROWS = 110, 16, (90, 400, 50)
 HASH_MASK = (1 << 63) - 1

@@ -18,7 +18,8 @@ from scheduler.task import TaskSpec
 from train.config import DataConfig
 from train.data.prepare import Prepared, prepare
 from train.data.store import TokenStore
-from train.stream.mixture import Batch, MixtureStream, sequence_hash
+from train.stream.batch import Batch, sequence_hash
+from train.stream.mixture import MixtureStream
 
 INTERVAL, TOTAL, BATCH, CRASH, CHECKPOINT = 10, 60, 8, 40, 20
 Trained = list[tuple[int, int, int]]

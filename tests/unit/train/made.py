@@ -1,12 +1,9 @@
-"""Tiny models and rows of random tokens."""
+"""Tiny models."""
 
 from typing import Any
 
-import numpy as np
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
-
-from train.data.store import EncodedRow
 
 VOCAB_SIZE = 50
 
@@ -29,14 +26,3 @@ def llama(model_class: type[LlamaForCausalLM] = LlamaForCausalLM, *, seed: int =
         pad_token_id=0,
     )
     return model_class(config)
-
-
-def random_rows(num_rows: int = 6, *, seed: int = 0) -> list[EncodedRow]:
-    """Rows of 2 to 14 tokens with 1 to 13 of them supervised."""
-    rng = np.random.default_rng(seed)
-    rows = []
-    for _ in range(num_rows):
-        length = int(rng.integers(2, 15))
-        tokens = rng.integers(1, VOCAB_SIZE, size=length).astype(np.int32)
-        rows.append(EncodedRow(tokens, np.array([[rng.integers(1, length), length]], dtype=np.int32)))
-    return rows

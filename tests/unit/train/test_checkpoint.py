@@ -11,7 +11,8 @@ import torch
 
 from scheduler.errors import DamagedCheckpointError, StateError
 from scheduler.plan import MixturePlan
-from tests.unit.train.made import llama, random_rows
+from tests.unit.train.made import llama
+from tests.unit.train.samples import random_samples
 from train.batch import collate
 from train.checkpoint import Manifest, read_checkpoint, write_checkpoint
 from train.model import SupervisedLoss, load_snapshot, snapshot, trainable_parameters
@@ -42,7 +43,7 @@ def manifest() -> Manifest:
 def trained(model: torch.nn.Module, optimizer: torch.optim.Optimizer, *, seeds: range) -> None:
     loss = SupervisedLoss(model)
     for seed in seeds:
-        loss(collate(random_rows(seed=seed), pad_id=0, device=torch.device("cpu"))).mean().backward()
+        loss(collate(random_samples(seed=seed), pad_id=0, device=torch.device("cpu"))).mean().backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 

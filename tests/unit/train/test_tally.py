@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from tests.unit.train.ranks import on_every_rank
-from train.stream.mixture import MixtureStream, sequence_hash
+from train.stream.batch import sequence_hash
+from train.stream.mixture import MixtureStream
 from train.tally import Tally, Totals
 
 CPU = torch.device("cpu")

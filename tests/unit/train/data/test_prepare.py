@@ -1,5 +1,4 @@
 import json
-import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,13 +13,12 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from scheduler.errors import ConfigError, DataError
 from scheduler.output_spec import ChoicesRule
 from scheduler.task import TaskSpec
+from tests.real_data import REAL_DATA
 from train.config import DataConfig
 from train.data.prepare import Prepared, prepare
 from train.data.split import SPLITS
 from train.data.store import TokenStore
 from train.tokenizer import encode_example, train_byte_tokenizer
-
-REAL_DATA = Path(os.environ.get("TASKHEAT_DATA", Path(__file__).parents[5] / "shared" / "data"))
 
 
 def rows_of(name: str, count: int) -> list[dict[str, object]]:
@@ -173,7 +171,7 @@ def test_a_damaged_store_is_named(tmp_path: Path, sources: list[Path]) -> None:
         TokenStore.open(tmp_path / "nowhere")
 
 
-@pytest.mark.skipif(not (REAL_DATA / "toolcall").is_dir(), reason="real data absent (set TASKHEAT_DATA)")
+@pytest.mark.skipif(not (REAL_DATA / "toolcall").is_dir(), reason="real data absent (set TASKHEAT_REAL_DATA)")
 def test_real_conversations_with_tools_prepare(tmp_path: Path) -> None:
     names = ("glaive_toolcall_en_demo", "glaive_toolcall_zh_demo", "identity")
     prepared = run(tmp_path, [REAL_DATA / "toolcall" / f"{name}.json" for name in names], max_length=20_000)

@@ -1,22 +1,19 @@
 import json
 import operator
-import os
 import re
 from fractions import Fraction
-from pathlib import Path
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from scheduler.output_spec import ConsistencyRule, StatedValue
+from tests.real_data import REAL_DATA
 from train.data.rules import check_output
 from train.data.rules.stated import Stated, agrees, read_stated
 
 EQUATIONS = ConsistencyRule(equations=True)
-GSM8K = (
-    Path(os.environ.get("TASKHEAT_REAL_DATA", Path(__file__).parents[5] / "shared" / "data")) / "gsm8k" / "train.jsonl"
-)
+GSM8K = REAL_DATA / "gsm8k" / "train.jsonl"
 HOLDING = [
     "Natalia sold 48/2 = <<48/2=24>>24 clips.",
     "She has $1,234.50 + $0.50 = $1,235 left.",

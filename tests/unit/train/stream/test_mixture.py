@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from scheduler.errors import ConfigError, DataError, StateError
-from train.stream.mixture import MixtureStream, sequence_hash, slots_hash
+from train.stream.batch import sequence_hash, slots_hash
+from train.stream.mixture import MixtureStream
 
 
 def new_stream(*, num_rows: list[int] | None = None, batch_size: int = 8, seed: int = 3) -> MixtureStream:
