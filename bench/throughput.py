@@ -1,18 +1,18 @@
 """Useful tokens per CPU-second of training loops, and what a loop adds to a step.
 
-    python -m bench.throughput [--quick] [--check] [--bf16]
+    python -m bench.throughput [--quick] [--check]
 
 A 5.3M-parameter llama is trained on rows of log-normal length (mean about 90 tokens, at most 512), 16 a step, loss on
-the answer, all weights and LoRA. Useful are tokens of rows, padding is not. The loops take turns on the same rows,
-round after round, one thread; the table shows each loop's rate over that of the hand-written limit in the same round:
-the median and its spread. CPU-seconds, not wall-clock: the machine may be shared.
+the answer: all weights and LoRA, in float32 and under bfloat16 autocast. Useful are tokens of rows, padding is not. The
+loops take turns on the same rows, round after round, one thread; the table shows each loop's rate over that of the
+hand-written limit in the same round: the median and its spread. CPU-seconds, not wall-clock: the machine may be shared.
 
 `group_by_length` sorts what one turn offers, 8 steps of rows; with more rows it comes closer to the limit, and feeds
 them in order of length. Under `--quick` it has one step, nothing to sort, and is left out.
 
 The second table is about the loop alone: a model so small that a step takes a few milliseconds, and how many of them a
-loop needs beyond the fewest calls that train it. `--check` exits 1 and names every figure that misses its aim. TRL's
-SFTTrainer is reported as absent: it is not run here.
+loop needs beyond the fewest calls that train it. `--check` exits 1 and names every figure that misses its aim. TRL is
+in the `bench` extra; without it, it is reported as absent.
 """
 
 import argparse
@@ -23,6 +23,8 @@ import platform
 import statistics
 import sys
 from collections.abc import Callable
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +58,7 @@ CONTENDERS: dict[str, Callable[[Setting], Loop]] = {
     "HF Trainer, flattening": lambda setting: HuggingFaceTrainer(setting, flatten=True),
 }
 RAW = "raw calls"
+TRL = "TRL SFTTrainer"
 OVERHEAD_CONTENDERS: dict[str, Callable[[Setting], Loop]] = {
     RAW: RawCalls,
     OURS: CONTENDERS[OURS],
@@ -115,7 +118,7 @@ def measure(
 
 def _take_turns(loops: dict[str, Loop], turn: list[list[EncodedRow]], *, num_peer_steps: int) -> dict[str, float]:
     """Loops that can be driven a step at a time alternate by the step, now in this order, now in that."""
-    peers = {name for name, loop in loops.items() if isinstance(loop, HuggingFaceTrainer)}
+    peers = [name for name in loops if name.startswith(("HF ", TRL))]
     driven = [name for name in loops if name not in peers]
     cpu_s = dict.fromkeys(driven, 0.0)
     for place, rows in enumerate(turn):
@@ -130,6 +133,16 @@ def _num_tokens(turn: list[list[EncodedRow]]) -> int:
     return sum(len(row.input_ids) for rows in turn for row in rows)
 
 
+def contenders(*, quick: bool) -> dict[str, Callable[[Setting], Loop]]:
+    """All loops that can be run here."""
+    own = {name: make for name, make in CONTENDERS.items() if not quick or name != GROUPED}
+    if find_spec("trl") is None or find_spec("datasets") is None:
+        return own
+    from bench.trl_loop import LAYOUTS, TrlTrainer
+
+    return own | {f"{TRL}, {layout}": partial(TrlTrainer, layout=layout) for layout in LAYOUTS}
+
+
 def _throughput(
     *, use_lora: bool, use_bf16: bool, num_rounds: int, num_steps: int, num_peer_steps: int
 ) -> dict[str, dict[str, list[float]]]:
@@ -139,8 +152,8 @@ def _throughput(
         use_lora=use_lora,
         use_bf16=use_bf16,
     )
-    contenders = {name: make for name, make in CONTENDERS.items() if num_peer_steps > 1 or name != GROUPED}
-    costs = measure(setting, contenders, num_rounds=num_rounds, num_steps=num_steps, num_peer_steps=num_peer_steps)
+    loops = contenders(quick=num_peer_steps == 1)
+    costs = measure(setting, loops, num_rounds=num_rounds, num_steps=num_steps, num_peer_steps=num_peer_steps)
     return {
         name: {
             "tokens_per_cpu_s": [1 / value for value in own],
@@ -188,19 +201,19 @@ def main() -> int:
         "--quick", action="store_true", help="3 rounds of 3 steps, of one for a Trainer, instead of 7 of 8"
     )
     parser.add_argument("--check", action="store_true", help="exit 1 when a figure misses its aim")
-    parser.add_argument("--bf16", action="store_true", help="forward under bfloat16 autocast")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
     num_rounds, num_steps, num_peer_steps = (3, 3, 1) if arguments.quick else (7, 8, 8)
     throughput = {
-        mode: _throughput(
+        f"{mode}, {precision}": _throughput(
             use_lora=use_lora,
-            use_bf16=arguments.bf16,
+            use_bf16=use_bf16,
             num_rounds=num_rounds,
             num_steps=num_steps,
             num_peer_steps=num_peer_steps,
         )
+        for precision, use_bf16 in (("float32", False), ("bfloat16 autocast", True))
         for mode, use_lora in (("full", False), ("LoRA", True))
     }
     overhead = _overhead_ms(num_rounds=60 if arguments.quick else 240, num_steps=5)
@@ -208,17 +221,18 @@ def main() -> int:
     print(f"useful tokens per CPU-second over the limit's: median of {num_rounds} rounds (lowest-highest)")
     for mode, table in throughput.items():
         limit = statistics.median(table[LIMIT]["tokens_per_cpu_s"])
-        print(f"\n{mode}, {'bfloat16 autocast' if arguments.bf16 else 'float32'}; the limit is {limit:,.0f} tokens/s")
+        print(f"\n{mode}; the limit is {limit:,.0f} tokens/s")
         for name, figures in table.items():
             print(f"  {name:32}{_cell(figures['ratio_to_limit'], '.2f')}")
-        print(f"  {'TRL SFTTrainer':32}absent")
+        if f"{TRL}, packing" not in table:
+            print(f"  {TRL:32}absent")
     print("\nmilliseconds of a step of a tiny model, and what the loop adds to raw calls")
     for name, figures in overhead.items():
         print(f"  {name:32}{_cell(figures['step_ms'], '.2f'):24}{_cell(figures['over_raw_ms'], '+.2f')}")
 
     machine = {"processor": platform.machine(), "num_cpus": os.cpu_count(), "torch": torch.__version__}
     RESULTS.parent.mkdir(exist_ok=True)
-    result = {"machine": machine, "bf16": arguments.bf16, "throughput": throughput, "overhead": overhead}
+    result = {"machine": machine, "throughput": throughput, "overhead": overhead}
     RESULTS.write_text(json.dumps(result, indent=2) + "\n")
     print(f"\nwritten to {RESULTS}")
     missed = missed_aims(throughput, overhead)

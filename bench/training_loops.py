@@ -84,7 +84,7 @@ class Loop(Protocol):
         ...
 
 
-def _optimizer(model: Any) -> torch.optim.AdamW:
+def make_optimizer(model: Any) -> torch.optim.AdamW:
     return torch.optim.AdamW(trainable_parameters(model).values(), lr=_LEARNING_RATE, fused=True)
 
 
@@ -95,7 +95,7 @@ class HandWritten:
         self._setting, self._model = setting, setting.build()
         self._base = self._model.get_base_model() if setting.use_lora else self._model
         self._parameters = list(trainable_parameters(self._model).values())
-        self._optimizer = _optimizer(self._model)
+        self._optimizer = make_optimizer(self._model)
 
     def run(self, steps: Sequence[Sequence[EncodedRow]]) -> float:
         start = time.process_time()
@@ -142,7 +142,7 @@ class RawCalls:
         self._setting, self._model = setting, setting.build()
         assert accepts_packed(self._model, setting="on", max_length=setting.model.max_position_embeddings)
         self._parameters = list(trainable_parameters(self._model).values())
-        self._optimizer = _optimizer(self._model)
+        self._optimizer = make_optimizer(self._model)
 
     def run(self, steps: Sequence[Sequence[EncodedRow]]) -> float:
         start = time.process_time()
@@ -178,7 +178,7 @@ class Ours:
             self._packed = accepts_packed(model, setting="on" if packing else "off", max_length=longest)
         self._step = 0
         self._lengths = [np.array([row.spans[0, 1] - row.spans[0, 0] for row in rows]) for rows in setting.rows]
-        self._parameters, self._optimizer = list(trainable_parameters(model).values()), _optimizer(model)
+        self._parameters, self._optimizer = list(trainable_parameters(model).values()), make_optimizer(model)
         self._loss = Accelerator(cpu=True).prepare(SupervisedLoss(model))
         self._norm = torch.zeros(())
 
@@ -211,7 +211,7 @@ class Ours:
         self._step += 1
 
 
-class _Clock(TrainerCallback):
+class Clock(TrainerCallback):
     """CPU time from the first step's beginning to the last one's end."""
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
@@ -227,7 +227,7 @@ class HuggingFaceTrainer:
 
     def __init__(self, setting: Setting, *, sampling: str = "random", flatten: bool = False) -> None:
         self._model = setting.build()
-        self._optimizer = _optimizer(self._model)
+        self._optimizer = make_optimizer(self._model)
         self._collator: Any = DataCollatorWithFlattening() if flatten else _pad
         self._arguments: dict[str, Any] = {
             "output_dir": "unused",
@@ -244,12 +244,12 @@ class HuggingFaceTrainer:
         }
 
     def run(self, steps: Sequence[Sequence[EncodedRow]]) -> float:
-        clock = _Clock()
+        clock = Clock()
         constant = torch.optim.lr_scheduler.LambdaLR(self._optimizer, lambda _: 1.0)
         trainer = Trainer(
             model=self._model,
             args=TrainingArguments(**self._arguments),
-            train_dataset=[_feature(row) for rows in steps for row in rows],  # pyright: ignore[reportArgumentType]
+            train_dataset=[trainer_feature(row) for rows in steps for row in rows],  # pyright: ignore[reportArgumentType]
             data_collator=self._collator,
             optimizers=(self._optimizer, constant),
             callbacks=[clock],
@@ -259,7 +259,7 @@ class HuggingFaceTrainer:
         return clock.end_s - clock.begin_s
 
 
-def _feature(row: EncodedRow) -> dict[str, Any]:
+def trainer_feature(row: EncodedRow) -> dict[str, Any]:
     labels = np.where(np.arange(len(row.input_ids)) >= row.spans[0, 0], row.input_ids, -100)
     return {"input_ids": row.input_ids.tolist(), "labels": labels.tolist()}
 
