@@ -85,19 +85,29 @@ class DataConfig(ConfigModel):
 
 
 class LoraConfig(ConfigModel):
-    """Low-rank adapters (peft). `target_modules: all-linear` means every linear layer but the LM head."""
+    """Low-rank adapters (peft). `target_modules: all-linear` means every linear layer but the LM head.
+
+    `rslora` scales an adapter by alpha / sqrt(rank) instead of alpha / rank, so that a high rank does not learn slower
+    (Kalajdzievski 2023, arXiv:2312.03732). `dora` learns the length of every output's weight vector apart from its
+    direction (Liu et al. 2024, arXiv:2402.09353): closer to training all weights, and slower per step. They may be
+    combined.
+    """
 
     rank: int = Field(default=16, ge=1)
     alpha: float = Field(default=32, gt=0)
     dropout: float = Field(default=0.0, ge=0, lt=1)
     target_modules: str | tuple[str, ...] = "all-linear"
+    rslora: bool = False
+    dora: bool = False
 
 
 class PretrainedModel(ConfigModel):
     """A Hugging Face causal LM from a local path or a hub id; safetensors only.
 
-    `lora: null` trains all weights. `dtype: auto` is bfloat16 where the device computes it fast, else float32; adapters
-    are always float32.
+    `lora: null` trains all weights. `dtype` is what forward and backward compute in, and what frozen weights are kept
+    in; weights that are trained, adapters or all, are always kept in float32, and so is the loss. `auto` is bfloat16 on
+    a GPU that computes it fast, else float32; a CPU that can compute in bfloat16 does so if told to, and the log says
+    that it can.
     """
 
     type: Literal["pretrained"] = "pretrained"

@@ -7,6 +7,7 @@ weights is all that has to travel.
 import inspect
 import logging
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
@@ -32,13 +33,30 @@ logger = logging.getLogger(__name__)
 
 
 def training_dtype(config: ModelConfig, device: torch.device) -> torch.dtype:
-    """Dtype of the frozen weights (LoRA) or of the autocast region (all weights trained)."""
+    """Dtype that forward and backward compute in, and that frozen weights are kept in."""
     if isinstance(config, TinyModel) or config.dtype == "float32":
         return torch.float32
     if config.dtype == "bfloat16":
         return torch.bfloat16
     fast = device.type == "cuda" and torch.cuda.is_bf16_supported()
     return torch.bfloat16 if fast else torch.float32
+
+
+def compute_context(config: ModelConfig, device: torch.device) -> AbstractContextManager[object]:
+    """The context of a forward in training: autocast where `training_dtype` is not float32.
+
+    With adapters the frozen weights are of that dtype already; autocast then keeps the float32 adapters' products from
+    being computed in float32.
+    """
+    dtype = training_dtype(config, device)
+    return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
+
+
+def hint_at_bfloat16(config: ModelConfig, device: torch.device) -> None:
+    """Say once in the log where a CPU could train in bfloat16 and was not told to."""
+    is_left_open = isinstance(config, PretrainedModel) and config.dtype == "auto" and device.type == "cpu"
+    if is_left_open and torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        logger.info("this CPU computes in bfloat16; model.dtype: bfloat16 makes a step cheaper, at lower precision")
 
 
 def load_tokenizer(path: Path | str, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
@@ -107,7 +125,7 @@ def _pretrained(config: PretrainedModel, device: torch.device) -> PreTrainedMode
     if config.lora is None:
         return model
     targets = config.lora.target_modules
-    return get_peft_model(
+    adapted = get_peft_model(
         model,
         PeftLoraConfig(
             task_type="CAUSAL_LM",
@@ -115,8 +133,13 @@ def _pretrained(config: PretrainedModel, device: torch.device) -> PreTrainedMode
             lora_alpha=config.lora.alpha,  # pyright: ignore[reportArgumentType]
             lora_dropout=config.lora.dropout,
             target_modules=targets if isinstance(targets, str) else list(targets),
+            use_rslora=config.lora.rslora,
+            use_dora=config.lora.dora,
         ),
     )
+    for parameter in trainable_parameters(adapted).values():
+        parameter.data = parameter.data.float()  # peft leaves DoRA's lengths in the dtype of the frozen weights
+    return adapted
 
 
 def _check_local(path: str) -> None:

@@ -20,10 +20,10 @@ from torch.nn.utils import clip_grad_norm_
 from transformers import PreTrainedTokenizerBase
 
 from train.batch import collate
-from train.config import ModelConfig, TinyModel, TrainConfig
+from train.config import ModelConfig, TrainConfig
 from train.data.arrangement import ARRANGEMENTS, CHAIN, SINGLE
 from train.data.store import EncodedRow, TokenStore
-from train.model import SupervisedLoss, pad_id, trainable_parameters, training_dtype
+from train.model import SupervisedLoss, compute_context, pad_id, trainable_parameters
 from train.own_answers import Place
 from train.packing import accepts_packed
 from train.stream.batch import HASH_MASK, Batch
@@ -64,7 +64,7 @@ class Stepper:
         self._optimizer = optimizer
         self._parameters = list(trainable_parameters(model).values())
         self.max_length = _longest_row(store)
-        with self._autocast():
+        with compute_context(self._model_config, self._device):
             self._packed = accepts_packed(model, setting=train_config.packing, max_length=self.max_length)
         self._loss: Any = accelerator.prepare(SupervisedLoss(model))
         self._loss.train()
@@ -104,7 +104,7 @@ class Stepper:
         encoded = self._encoded(tasks, rows, arrangements)
         tokens = collate(encoded, pad_id=self._pad_id, device=self._device, packed=self._packed)
         self._seed_dropout(hash((self._seed, batch.step, int(slots[0]))) & HASH_MASK)
-        with self._autocast():
+        with compute_context(self._model_config, self._device):
             losses = self._loss(tokens)
         self.last_loss = losses.detach().mean()
         weight = self._world_size / batch_tokens if counted else 0.0
@@ -126,13 +126,6 @@ class Stepper:
         torch.default_generator.manual_seed(seed)
         if self._device.type == "cuda":
             torch.cuda.manual_seed(seed)
-
-    def _autocast(self) -> Any:
-        config = self._model_config
-        if isinstance(config, TinyModel) or config.lora is not None:
-            return nullcontext()
-        dtype = training_dtype(config, self._device)
-        return torch.autocast(self._device.type, dtype=dtype, enabled=dtype != torch.float32)
 
     def _realised(self, batch: Batch) -> np.ndarray:
         """int64 [3]: slots by the arrangement they were trained in; what a row does not have falls back to single."""

@@ -1,6 +1,7 @@
 """What a run leaves behind loads with plain transformers and peft, and computes the same."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.unit.train.made import llama
-from train.config import PretrainedModel, TinyModel
+from train.config import LoraConfig, PretrainedModel, TinyModel
 from train.export import export_model
 from train.model import build_model, trainable_parameters
 from train.tokenizer import fingerprint, train_byte_tokenizer
@@ -44,9 +45,10 @@ def test_full_weights_and_tokenizer_load_with_transformers(tmp_path: Path) -> No
 
 @torch.no_grad()
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_an_adapter_loads_with_peft_onto_the_base_it_names(dtype: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [{}, {"rslora": True}, {"dora": True}, {"rslora": True, "dora": True}], ids=str)
+def test_an_adapter_loads_with_peft_onto_the_base_it_names(kind: dict[str, bool], dtype: Any, tmp_path: Path) -> None:
     llama().save_pretrained(tmp_path / "base")
-    config = PretrainedModel(path=str(tmp_path / "base"), dtype=dtype)
+    config = PretrainedModel(path=str(tmp_path / "base"), dtype=dtype, lora=LoraConfig(rank=4, **kind))
     model = moved(build_model(config, TOKENIZER, device=CPU, seed=0))
     export_model(model, TOKENIZER, tmp_path / "adapter")
     base = AutoModelForCausalLM.from_pretrained(tmp_path / "base", dtype=getattr(torch, dtype))
