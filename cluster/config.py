@@ -22,13 +22,16 @@ from scheduler.setup import (
 )
 from scheduler.task import TaskCard
 from train.config import DataConfig, ModelConfig, TrainConfig
+from train.micro_batches import MicroBatchLimits
 from train.schedule import StageTraining
 
 
 class StageConfig(ConfigModel):
     """One stage's own settings; what is left out is taken from `train` and `mixture`.
 
-    `until` ends the stage; the last stage has none.
+    `until` ends the stage; the last stage has none. `max_length` bounds rows in context (chains, contrasts), which may
+    be longer than a row alone: a chain loses its furthest ancestors, and a row whose context does not fit is trained
+    alone. `micro_batch_size` or `micro_batch_tokens` then keep the stage within the memory there is.
     """
 
     name: str
@@ -39,6 +42,9 @@ class StageConfig(ConfigModel):
     learning_rate: float | None = Field(default=None, gt=0)
     warmup_steps: int | None = Field(default=None, ge=0)
     max_grad_norm: float | None = Field(default=None, gt=0)
+    micro_batch_size: int | None = Field(default=None, ge=1)
+    micro_batch_tokens: int | None = Field(default=None, ge=1)
+    max_length: int | None = Field(default=None, ge=8)
 
     def training(self, train: TrainConfig) -> StageTraining:
         """Optimisation settings of this stage."""
@@ -46,6 +52,16 @@ class StageConfig(ConfigModel):
             learning_rate=train.learning_rate if self.learning_rate is None else self.learning_rate,
             warmup_steps=train.warmup_steps if self.warmup_steps is None else self.warmup_steps,
             max_grad_norm=train.max_grad_norm if self.max_grad_norm is None else self.max_grad_norm,
+            micro_batches=self._micro_batches(train),
+            max_length=self.max_length,
+        )
+
+    def _micro_batches(self, train: TrainConfig) -> MicroBatchLimits:
+        """What the stage says, in either unit, goes before what `train` says in the other."""
+        tokens = train.micro_batch_tokens if self.micro_batch_size is None else None
+        return MicroBatchLimits(
+            num_samples=self.micro_batch_size or train.micro_batch_size,
+            max_tokens=self.micro_batch_tokens or tokens,
         )
 
 
@@ -102,12 +118,15 @@ class LaunchConfig(ConfigModel):
     """Where to run.
 
     `address: null` starts Ray on this machine; otherwise the address of a cluster ("auto": the one this machine is in).
-    `num_workers: null` means one per GPU, or up to two on CPUs. On a cluster of several machines `output.dir` must lie
-    on storage that every node can read and write.
+    `num_workers: null` means one per GPU, or up to two on CPUs. `parallelism: ddp` gives every worker the whole model;
+    `fsdp2` gives each a part of parameters, gradients and optimiser state, for models that one worker cannot hold, and
+    gathers a layer when it is needed. A checkpoint of either, on any number of workers, is gone on from under the
+    other. On a cluster of several machines `output.dir` must lie on storage that every node can read and write.
     """
 
     address: str | None = None
     num_workers: int | None = Field(default=None, ge=1)
+    parallelism: Literal["ddp", "fsdp2"] = "ddp"
     cpus_per_worker: float = Field(default=1.0, gt=0)
     gpus_per_worker: float | None = Field(default=None, ge=0, description="null: 0.75 where there are GPUs, else 0")
     evaluation_cpus: float = Field(default=0.0, ge=0, description="0: shares the workers' cores")

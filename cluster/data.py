@@ -59,6 +59,7 @@ def prepare_data(config: RunConfig, cards: Mapping[str, TaskSpec], *, executor: 
             out_dir=config.output.dir / PREPARED_FOLDER,
             seed=config.seed,
             arrangements=wanted_arrangements(config),
+            max_arranged_length=_max_arranged_length(config),
             executor=executor or local,
             progress=progress,
         )
@@ -81,6 +82,11 @@ def wanted_arrangements(config: RunConfig) -> frozenset[int]:
         for code, share in enumerate(stage.arrangement.shares())
         if share > 0 and code != SINGLE
     )
+
+
+def _max_arranged_length(config: RunConfig) -> int:
+    """Tokens of a row in context that some stage trains on."""
+    return max(stage.max_length or config.data.max_length for stage in config.stages)
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ from evalsvc.actor import EvaluationActor, EvaluationJob
 from evalsvc.evaluator import FinalScore
 from scheduler.actor import HeatEngineActor
 from scheduler.engine import HeatEngine
-from scheduler.errors import ConfigError, ResourceError
+from scheduler.errors import ConfigError, ResourceError, RunFailedError
 from train.loop import WorkerJob, WorkerResult, train_worker
 
 _RAY_ENVIRONMENT = {
@@ -110,6 +110,7 @@ class Driver:
 
         Raises:
             ray.train.TrainingFailedError: The workers failed more often than `launch.max_failures`.
+            RunFailedError: They found what would happen again, such as a diverged training.
         """
         started = time.perf_counter()
         engine, evaluator = self._start_actors()
@@ -117,6 +118,8 @@ class Driver:
         self.directory.forget_reported_checkpoints()
         actors_s = time.perf_counter() - started
         result = self._fit(engine, view)
+        if result.reason == "failed":
+            raise RunFailedError(result.diagnosis)
         fit_s = time.perf_counter() - started - actors_s
         test = ray.get(evaluator.final_test.remote(result.step)) if result.reason == "finished" else None
         wall = {
@@ -178,6 +181,7 @@ class Driver:
                 namespace=self.namespace,
                 plan_timeout_s=config.mixture.plan_timeout_s,
             ),
+            parallelism=self.launch.parallelism,
         )
         return TorchTrainer(
             train_worker,

@@ -61,7 +61,7 @@ def _train(config: RunConfig, launch: LaunchConfig, directory: RunDirectory, for
         view = RunView(metrics=directory.metrics, console=console)
         try:
             outcome = driver.run(view)
-        except TrainingFailedError as error:
+        except (TrainingFailedError, RunFailedError) as error:
             directory.update_manifest(status="failed", failure=str(error))
             raise RunFailedError(
                 f"{_root_causes(error)}\nthe whole story is in {directory.manifest}; once the cause is mended, go on "
@@ -81,7 +81,7 @@ def _plant(fork: Fork, directory: RunDirectory, inputs: Inputs) -> None:
         console.print(f"  {change}", markup=False, highlight=False)
 
 
-def _root_causes(error: TrainingFailedError) -> str:
+def _root_causes(error: TrainingFailedError | RunFailedError) -> str:
     """The last line of each distinct failure, by rank."""
     if not isinstance(error, WorkerGroupError):
         return str(error).strip().splitlines()[-1]

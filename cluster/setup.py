@@ -16,6 +16,7 @@ from scheduler.task import TaskSpec
 from train.data.arrangement import ARRANGEMENTS, CHAIN
 from train.data.prepare import Prepared
 from train.data.store import TokenStore
+from train.micro_batches import longest_row
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,7 @@ def inputs_of(config: RunConfig, cards: Mapping[str, TaskSpec], prepared: Prepar
     tasks = tuple(cards.get(name) or TaskSpec(name=name) for name in prepared.task_names)
     store = TokenStore.open(prepared.store_path)
     engine = _engine_setup(config, tasks, store)
+    _check_stages(config, store)
     HeatEngine(engine)
     notes = (*_check_evaluation(config, prepared, store, tasks), *_unarranged(config, store))
     return Inputs(prepared=prepared, tasks=tasks, engine=engine, notes=notes)
@@ -77,6 +79,14 @@ def _engine_setup(config: RunConfig, tasks: tuple[TaskSpec, ...], store: TokenSt
         )
     except ValidationError as error:
         raise ConfigError("; ".join(problem["msg"] for problem in error.errors())) from error
+
+
+def _check_stages(config: RunConfig, store: TokenStore) -> None:
+    """Refuse a stage with rows that its micro-batches cannot hold."""
+    for number, stage in enumerate(config.stages):
+        training = stage.training(config.train)
+        longest = longest_row(store, max_arranged_length=training.max_length)
+        training.micro_batches.check(longest=longest, where=f"stages.{number} ({stage.name})")
 
 
 def _check_evaluation(

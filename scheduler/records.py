@@ -13,7 +13,7 @@ from scheduler.fields import build
 from scheduler.plan import MixturePlan
 from scheduler.signals import IntervalReport, TaskSignal
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 
 @dataclass(frozen=True, slots=True)

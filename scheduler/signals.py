@@ -75,6 +75,24 @@ class TaskSignal:
 
 
 @dataclass(frozen=True, slots=True)
+class SkippedStep:
+    """A step whose loss or gradient was not a finite number: its samples were served, and nothing was learnt from them.
+
+    Attributes:
+        step: The optimiser step.
+        broken: `loss` or `gradient`: the first of the two that was not finite.
+        tasks: Names of the tasks of `rows`, without repetition.
+        rows: The rows whose loss was not finite, or all rows of the batch where every loss was, as "task: id (source,
+            line)".
+    """
+
+    step: int
+    broken: str
+    tasks: tuple[str, ...]
+    rows: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class IntervalReport:
     """What the workers trained up to an interval boundary, from rank 0.
 
@@ -89,6 +107,8 @@ class IntervalReport:
             0, modulo 2**63; gathered from what the ranks really trained.
         num_arranged: Samples trained alone, in a chain and in a contrast since step 0.
         num_own_answers: Of those in a chain, the ones trained after the model's own earlier answer.
+        skipped_steps: Steps of the last interval that changed no weight.
+        num_halvings: How often micro-batches were halved since step 0 because memory ran out.
     """
 
     attempt: int
@@ -100,6 +120,8 @@ class IntervalReport:
     sequence_hash: int
     num_arranged: tuple[int, int, int] = (0, 0, 0)
     num_own_answers: int = 0
+    skipped_steps: tuple[SkippedStep, ...] = ()
+    num_halvings: int = 0
 
 
 def shown(value: object) -> str:

@@ -32,7 +32,7 @@ from scheduler.plan import MixturePlan
 MANIFEST, WEIGHTS, OPTIMIZER = "manifest.json", "trainable.safetensors", "optimizer.pt"
 
 _FILES = (WEIGHTS, OPTIMIZER)
-_FORMAT = 3
+_FORMAT = 4
 _PARTIAL = ".partial-"
 _DIGEST_BYTES = 20
 
@@ -50,6 +50,7 @@ class Manifest:
         sequence_hash: Hash of all samples trained since step 0.
         num_arranged: Samples trained alone, in a chain and in a contrast since step 0.
         num_own_answers: Of those in a chain, the ones trained after the model's own earlier answer.
+        stepper: State of the stepper: skipped steps and halved micro-batches.
     """
 
     step: int
@@ -60,6 +61,7 @@ class Manifest:
     sequence_hash: int
     num_arranged: tuple[int, int, int]
     num_own_answers: int
+    stepper: dict[str, Any]
 
 
 class Saved(NamedTuple):

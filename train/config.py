@@ -145,14 +145,18 @@ ModelConfig = Annotated[PretrainedModel | TinyModel, Field(discriminator="type")
 class TrainConfig(ConfigModel):
     """The optimisation. A step is one optimiser step over `global_batch_size` samples, whatever the number of workers.
 
-    The batch is cut into micro-batches of `micro_batch_size` that are shared out among the workers; the rest is
-    accumulated. Learning rates may be set per stage. `packing` lays the rows of a micro-batch end to end, which trains
-    the same and wastes nothing on padding: `auto` where the model allows it, `on` or an error, `off` never.
+    The batch is cut into micro-batches of `micro_batch_size` samples, or of at most `micro_batch_tokens` tokens, that
+    are shared out among the workers; the rest is accumulated. By tokens they cost alike, so that no worker waits for
+    another and memory is bounded whatever the rows. Rates and limits may be set per stage. `packing` lays the rows of a
+    micro-batch end to end, which trains the same and wastes nothing on padding: `auto` where the model allows it, `on`
+    or an error, `off` never. A step whose loss or gradient is not a finite number changes nothing and is recorded with
+    its rows; more than `max_skipped_steps` of them in a run end it with a diagnosis.
     """
 
     steps: int = Field(default=1000, ge=1)
     global_batch_size: int = Field(default=32, ge=1)
     micro_batch_size: int = Field(default=16, ge=1)
+    micro_batch_tokens: int | None = Field(default=None, ge=1)
     packing: Literal["auto", "on", "off"] = "auto"
     learning_rate: float = Field(default=2e-4, gt=0)
     warmup_steps: int = Field(default=20, ge=0)
@@ -160,6 +164,7 @@ class TrainConfig(ConfigModel):
     weight_decay: float = Field(default=0.0, ge=0)
     adam_betas: tuple[float, float] = (0.9, 0.999)
     max_grad_norm: float = Field(default=1.0, gt=0)
+    max_skipped_steps: int = Field(default=3, ge=0)
     checkpoint_every_intervals: int = Field(default=5, ge=1)
     keep_checkpoints: int = Field(default=2, ge=1)
 

@@ -8,7 +8,6 @@ after its last step, at a boundary where it is asked to stop, or where the rows 
 The loop knows nothing of evaluation or Ray actors: it talks through `train.coordination.Coordinator`.
 """
 
-import math
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -33,13 +32,13 @@ from train.config import ModelConfig, TrainConfig
 from train.coordination import Coordinator, CoordinatorFactory
 from train.data.store import EncodedRow, TokenStore
 from train.export import export_model
-from train.model import build_model, load_snapshot, load_tokenizer, pad_id, snapshot, trainable_parameters
+from train.model import build_model, hint_at_bfloat16, load_snapshot, load_tokenizer, pad_id
 from train.own_answers import Place, wanted_places, write_contexts
+from train.parallel import Parallelism, lay_out
 from train.schedule import StageTraining, learning_rate
 from train.step import Stepper
 from train.stream.batch import Batch, add_hashes
 from train.stream.opening import open_stream
-from train.tally import Totals
 from train.tokenizer import stop_id
 
 _PULSE_EVERY_S = 0.5
@@ -64,22 +63,31 @@ class WorkerJob:
     export_to: Path
     checkpoints: Path
     coordinator: CoordinatorFactory
+    parallelism: Parallelism = "ddp"
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerResult:
-    """How the loop ended, from rank 0: `finished` or `stopped` at `step`; seconds it trained and waited for plans."""
+    """How the loop ended, from rank 0: `finished`, `stopped` or `failed` at `step`; seconds trained, waited for plans.
+
+    `diagnosis` says why it failed: what would happen again, so that starting the workers anew is no remedy.
+    """
 
     step: int
     reason: str
     num_workers: int
     train_s: float
     plan_wait_s: float
+    diagnosis: str = ""
 
 
 def train_worker(loop_config: dict[str, Any]) -> WorkerResult:
     """Entry point of a Ray Train worker; `loop_config` is `{"job": WorkerJob}`."""
-    return Worker(loop_config["job"]).run()
+    worker = Worker(loop_config["job"])
+    try:
+        return worker.run()
+    except RunFailedError as error:  # on every rank; raised, it would be tried again
+        return WorkerResult(worker.step, "failed", worker.world_size, 0.0, 0.0, diagnosis=str(error))
 
 
 class Worker:
@@ -95,10 +103,15 @@ class Worker:
         self.num_tasks = len(self.store.task_names)
         self.tokenizer = load_tokenizer(job.tokenizer)
         self.model = build_model(job.model, self.tokenizer, device=self.device, seed=job.setup.seed)
+        hint_at_bfloat16(job.model, self.device)
+        self.layout = lay_out(self.model, parallelism=job.parallelism, device=self.device)
         self.optimizer = self._make_optimizer()
         self.stepper = Stepper(
-            accelerator=self.accelerator,
+            rank=self.rank,
+            world_size=self.world_size,
+            device=self.device,
             model=self.model,
+            layout=self.layout,
             optimizer=self.optimizer,
             tokenizer=self.tokenizer,
             store=self.store,
@@ -120,7 +133,7 @@ class Worker:
     def _make_optimizer(self) -> torch.optim.Optimizer:
         config = self.job.train
         return torch.optim.AdamW(
-            trainable_parameters(self.model).values(),
+            self.layout.parameters,
             lr=config.learning_rate,
             betas=config.adam_betas,
             weight_decay=config.weight_decay,
@@ -139,8 +152,9 @@ class Worker:
 
     def _load(self, saved: Saved) -> None:
         manifest = saved.manifest
-        load_snapshot(self.model, saved.weights)
-        self.optimizer.load_state_dict(saved.optimizer)
+        self.layout.load_weights(saved.weights)
+        self.layout.load_optimizer_state(self.optimizer, saved.optimizer)
+        self.stepper.load_state_dict(manifest.stepper)
         for group in self.optimizer.param_groups:  # a fork's may differ from those it was saved with
             group.update(betas=self.job.train.adam_betas, weight_decay=self.job.train.weight_decay)
         self.stream.load_state_dict(manifest.stream)
@@ -166,8 +180,7 @@ class Worker:
         if not stopping:
             self._report_interval()
             self._publish()
-            if self.rank == 0:
-                export_model(self.model, self.tokenizer, self.job.export_to)
+            self._export()
         train_s = time.perf_counter() - started
         reason = "stopped" if stopping else "finished"
         if self.coordinator is not None:
@@ -190,7 +203,8 @@ class Worker:
             stop = self._receive_plan()
             self._report_interval()
             every = self.job.train.checkpoint_every_intervals * self.job.setup.interval_steps
-            if self.step > 0 and (stop or self.step % every == 0):
+            was_skipped = self.step - 1 == self.stepper.skipped.last  # its weights may be beyond mending
+            if self.step > 0 and (stop or (self.step % every == 0 and not was_skipped)):
                 self._checkpoint()
         else:
             self.stream.follow(self.plan)
@@ -210,8 +224,8 @@ class Worker:
             stop_id=stop_id(self.tokenizer),
             pad_id=pad_id(self.tokenizer),
             max_length=self.stepper.max_length,
-            rank=self.rank,
-            world_size=self.world_size,
+            rank=0 if self.layout.in_lockstep else self.rank,
+            world_size=1 if self.layout.in_lockstep else self.world_size,
         )
 
     def _coming_batches(self) -> Iterator[Batch]:
@@ -237,11 +251,11 @@ class Worker:
 
     def _report_interval(self) -> None:
         totals = self.stepper.tally.gather()
-        self._refuse_divergence(totals)
         self.tokens += np.array(totals.tokens, dtype=np.int64)
         self.sequence_hash = add_hashes(self.sequence_hash, totals.sequence_hash)
         if self.coordinator is not None:
-            losses = (loss / count if count else None for loss, count in zip(totals.loss, totals.tokens, strict=True))
+            learnt = zip(totals.loss, totals.learnt_tokens, strict=True)
+            losses = (loss / count if count else None for loss, count in learnt)
             self.coordinator.report(
                 IntervalReport(
                     attempt=self.attempt,
@@ -253,6 +267,8 @@ class Worker:
                     sequence_hash=self.sequence_hash,
                     num_arranged=self._num_arranged(),
                     num_own_answers=self.stepper.num_own_answers,
+                    skipped_steps=self.stepper.skipped.take(),
+                    num_halvings=self.stepper.num_halvings,
                 )
             )
 
@@ -260,28 +276,31 @@ class Worker:
         single, chain, contrast = self.stepper.num_arranged.tolist()
         return single, chain, contrast
 
-    def _refuse_divergence(self, totals: Totals) -> None:
-        """Fail, on every rank, before weights that are not numbers reach a checkpoint, the evaluation or the result."""
-        norm = float(self.stepper.largest_norm)
-        broken = [
-            name for name, loss in zip(self.store.task_names, totals.loss, strict=True) if not math.isfinite(loss)
-        ]
-        if broken or not math.isfinite(norm):
-            raise RunFailedError(
-                f"training diverged before step {self.step}: the interval's largest gradient norm is {norm:g}, "
-                f"the loss is not a finite number for the tasks {broken}; lower the learning rate or look at their rows"
-            )
-        self.stepper.largest_norm.zero_()
-
     def _publish(self) -> None:
+        weights = self._weights()
         if self.coordinator is not None:
             self.coordinator.publish(
-                step=self.step, attempt=self.attempt, plan_version=self.plan.version, weights=snapshot(self.model)
+                step=self.step, attempt=self.attempt, plan_version=self.plan.version, weights=weights
             )
+
+    def _weights(self) -> dict[str, torch.Tensor]:
+        """The trained weights, on rank 0; elsewhere only where all ranks must take part."""
+        return self.layout.weights() if self.rank == 0 or self.layout.in_lockstep else {}
+
+    def _export(self) -> None:
+        """Write the result; from whole weights, where no process holds them whole."""
+        weights, model = self._weights(), self.model
+        if self.rank == 0:
+            if self.layout.in_lockstep:
+                seed, cpu = self.job.setup.seed, torch.device("cpu")
+                model = build_model(self.job.model, self.tokenizer, device=cpu, seed=seed)
+                load_snapshot(model, weights)
+            export_model(model, self.tokenizer, self.job.export_to)
 
     def _checkpoint(self) -> None:
         """Write it on rank 0, and tell Ray Train where it lies; all ranks wait for that."""
-        checkpoint = None
+        checkpoint, weights = None, self._weights()
+        state = self.layout.optimizer_state(self.optimizer) if self.rank == 0 or self.layout.in_lockstep else {}
         if self.coordinator is not None:
             manifest = Manifest(
                 step=self.step,
@@ -292,8 +311,9 @@ class Worker:
                 sequence_hash=self.sequence_hash,
                 num_arranged=self._num_arranged(),
                 num_own_answers=self.stepper.num_own_answers,
+                stepper=self.stepper.state_dict(),
             )
-            path = self.checkpoints.write(manifest, weights=snapshot(self.model), optimizer=self.optimizer.state_dict())
+            path = self.checkpoints.write(manifest, weights=weights, optimizer=state)
             checkpoint = Checkpoint.from_directory(path)
         metrics = {"step": self.step}
         ray.train.report(metrics, checkpoint=checkpoint, checkpoint_upload_mode=CheckpointUploadMode.NO_UPLOAD)
@@ -307,7 +327,7 @@ class Worker:
             total_steps=self.job.train.steps,
             final_lr_ratio=self.job.train.final_lr_ratio,
         )
-        self.stepper.train(self.stream.next_batch(), learning_rate=rate, max_grad_norm=stage.max_grad_norm)
+        self.stepper.train(self.stream.next_batch(), stage=stage, learning_rate=rate)
         self.step += 1
 
     def _pulse(self) -> None:

@@ -2,14 +2,26 @@
 
 from dataclasses import dataclass
 
+from train.micro_batches import MicroBatchLimits
+
 
 @dataclass(frozen=True, slots=True)
 class StageTraining:
-    """Optimisation settings of one stage. `learning_rate` is the peak; `max_grad_norm` bounds the global 2-norm."""
+    """Optimisation settings of one stage.
+
+    Attributes:
+        learning_rate: The peak.
+        warmup_steps: Steps until it is reached.
+        max_grad_norm: Bound on the global 2-norm of a gradient.
+        micro_batches: How large a micro-batch may be.
+        max_length: Tokens of a row in context; a longer one is trained alone. None: as it was prepared.
+    """
 
     learning_rate: float
     warmup_steps: int
     max_grad_norm: float
+    micro_batches: MicroBatchLimits
+    max_length: int | None = None
 
 
 def learning_rate(

@@ -1,33 +1,51 @@
 """One optimiser step: this rank's micro-batches of the global batch, their gradients, one update.
 
-    batch (task, row, arrangement) ─► rows of this rank's slots ─► micro-batch ─► token losses ─► sum / batch tokens ─►
-    backward … ─► clip ─► update
+    batch (task, row, arrangement) ─► micro-batches ─► this rank's ─► token losses ─► sum / batch tokens ─► backward …
+    ─► sum over ranks ─► all finite? ─► clip ─► update
 
 A step minimises the mean loss per supervised token of the *global* batch. Micro-batches are the same whatever the
 number of workers; with two of them a step, 1 worker and 2 workers add the same two gradients and agree bit for bit.
 
+A step whose loss or gradient is not finite changes nothing (`train.skipping`). A step that runs out of memory is made
+again in micro-batches of half the size, on all ranks, once in a run (`train.memory`). Both are decided on numbers that
+were summed over the ranks, so that all ranks do the same.
+
 This module knows nothing of plans, evaluation or checkpoints; see `train.loop`.
 """
 
+import logging
+import math
 from collections.abc import Mapping
-from contextlib import nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from accelerate import Accelerator
-from torch.nn.utils import clip_grad_norm_
 from transformers import PreTrainedTokenizerBase
 
 from train.batch import collate
 from train.config import ModelConfig, TrainConfig
 from train.data.arrangement import ARRANGEMENTS, CHAIN, SINGLE
 from train.data.store import EncodedRow, TokenStore
-from train.model import SupervisedLoss, compute_context, pad_id, trainable_parameters
+from train.memory import ALLOCATION_ERRORS, is_out_of_memory, out_of_memory, release
+from train.micro_batches import MicroBatchLimits, cut, longest_row
+from train.model import SupervisedLoss, compute_context, pad_id
 from train.own_answers import Place
 from train.packing import accepts_packed
+from train.parallel import Layout
+from train.schedule import StageTraining
+from train.skipping import SkippedSteps, skipped_step, summed_over_ranks
 from train.stream.batch import HASH_MASK, Batch
 from train.tally import Tally
+
+logger = logging.getLogger(__name__)
+
+
+class _Micro(NamedTuple):
+    """A micro-batch after its backward: its slots, the row in it of every supervised token, and the tokens' losses."""
+
+    slots: np.ndarray
+    rows: torch.Tensor
+    losses: torch.Tensor
 
 
 class Stepper:
@@ -37,7 +55,8 @@ class Stepper:
         max_length: Tokens of the longest training row, in any arrangement.
         tally: Losses and samples since the last boundary.
         last_loss: Mean token loss of the latest micro-batch, nats.
-        largest_norm: Largest gradient norm since it was set to zero.
+        skipped: Steps that changed nothing.
+        num_halvings: How often micro-batches were halved because memory ran out, 0 or 1.
         num_arranged: int64 [3], samples of all ranks trained alone, as chain and as contrast since step 0.
         num_own_answers: Of the chains, those after the model's own earlier answer.
         contexts: Rows whose chain is trained in the model's own words; the loop sets it anew every interval.
@@ -46,8 +65,11 @@ class Stepper:
     def __init__(
         self,
         *,
-        accelerator: Accelerator,
+        rank: int,
+        world_size: int,
+        device: torch.device,
         model: Any,
+        layout: Layout,
         optimizer: torch.optim.Optimizer,
         tokenizer: PreTrainedTokenizerBase,
         store: TokenStore,
@@ -55,71 +77,153 @@ class Stepper:
         train_config: TrainConfig,
         seed: int,
     ) -> None:
-        self._accelerator, self._store, self._seed = accelerator, store, seed
-        self._rank, self._world_size = accelerator.process_index, accelerator.num_processes
-        self._device = accelerator.device
+        self._rank, self._world_size, self._device = rank, world_size, device
+        self._layout, self._optimizer, self._store, self._seed = layout, optimizer, store, seed
         self._model_config = model_config
-        self._micro_batch_size = train_config.micro_batch_size
         self._pad_id = pad_id(tokenizer)
-        self._optimizer = optimizer
-        self._parameters = list(trainable_parameters(model).values())
-        self.max_length = _longest_row(store)
-        with compute_context(self._model_config, self._device):
+        self.max_length = longest_row(store)
+        with compute_context(model_config, device):
             self._packed = accepts_packed(model, setting=train_config.packing, max_length=self.max_length)
-        self._loss: Any = accelerator.prepare(SupervisedLoss(model))
-        self._loss.train()
+        self._loss = SupervisedLoss(model).train()
         num_tasks = len(store.task_names)
         self.lengths = [store.supervised_lengths(task) for task in range(num_tasks)]
-        self.tally = Tally(num_tasks, self._device)
+        self.tally = Tally(num_tasks, device)
         self.last_loss = torch.zeros(())
-        self.largest_norm = torch.zeros((), device=self._device)
+        self.skipped = SkippedSteps(max_count=train_config.max_skipped_steps)
+        self.num_halvings = 0
         self.num_arranged = np.zeros(len(ARRANGEMENTS), dtype=np.int64)
         self.num_own_answers = 0
         self.contexts: Mapping[Place, EncodedRow] = {}
 
-    def train(self, batch: Batch, *, learning_rate: float, max_grad_norm: float) -> None:
-        """Make the step."""
+    def state_dict(self) -> dict[str, Any]:
+        """What a later step depends on, or the run reports, beside weights and optimiser state."""
+        return {"num_skipped": self.skipped.count, "num_halvings": self.num_halvings}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a `state_dict`. Raises KeyError for what is none."""
+        self.skipped.count, self.num_halvings = int(state["num_skipped"]), int(state["num_halvings"])
+
+    def train(self, batch: Batch, *, stage: StageTraining, learning_rate: float) -> None:
+        """Make the step.
+
+        Raises:
+            RunFailedError: Too many steps were skipped, or memory ran out although micro-batches were halved.
+        """
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
-        places = list(zip(batch.tasks.tolist(), batch.rows.tolist(), strict=True))
-        batch_tokens = sum(int(self.lengths[task][row]) for task, row in places)
-        num_micro = len(places) // self._micro_batch_size
-        rounds = -(-num_micro // self._world_size)
-        for turn in range(rounds):
-            index = turn * self._world_size + self._rank
-            counted = index < num_micro
-            slots = np.arange(self._micro_batch_size) + (index if counted else 0) * self._micro_batch_size
-            sync = nullcontext() if turn == rounds - 1 else self._accelerator.no_sync(self._loss)
-            with sync:
-                self._micro_batch(batch, slots, counted=counted, batch_tokens=batch_tokens)
-        norm = clip_grad_norm_(self._parameters, max_grad_norm)
-        self.largest_norm = torch.maximum(self.largest_norm, norm)
-        self._optimizer.step()
+        done = self._gradients(batch, stage)
+        while done is None:
+            self._halve(batch.step, stage)
+            done = self._gradients(batch, stage)
+        norm = self._layout.clip(stage.max_grad_norm)
+        is_finite = math.isfinite(norm) and math.isfinite(self._step_loss)
+        if is_finite:
+            self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
-        self.num_arranged += self._realised(batch)
+        self._note(batch, done, learnt=is_finite)
+        self.num_arranged += self._realised(batch, stage)
+        if not is_finite:
+            self._skip(batch, done)
 
-    def _micro_batch(self, batch: Batch, slots: np.ndarray, *, counted: bool, batch_tokens: int) -> None:
-        """Forward and backward of some slots. A rank without work repeats slots at weight zero, to join in."""
-        tasks, rows, arrangements = batch.tasks[slots], batch.rows[slots], batch.arrangements[slots]
-        encoded = self._encoded(tasks, rows, arrangements)
+    def _gradients(self, batch: Batch, stage: StageTraining) -> list[_Micro] | None:
+        """Gradients of the global batch, on every rank, and this rank's micro-batches; None if memory ran out.
+
+        On every rank alike: the ranks that had memory enough have done it in vain.
+        """
+        batch_tokens = sum(int(self.lengths[task][row]) for task, row in _places(batch))
+        parts = self._parts(batch, stage)
+        mine = range(self._rank, len(parts), self._world_size)
+        num_rounds = -(-len(parts) // self._world_size) if self._layout.in_lockstep else len(mine)
+        done: list[_Micro] = []
+        was_out_of_memory = False
+        try:
+            for turn in range(num_rounds):
+                self._layout.before_backward(is_last=turn == num_rounds - 1)
+                if turn < len(mine):
+                    done.append(self._micro_batch(batch, parts[mine[turn]], stage, weight=1.0 / batch_tokens))
+                else:  # to join in
+                    self._micro_batch(batch, parts[0][:1], stage, weight=0.0)
+        except ALLOCATION_ERRORS as error:
+            if self._layout.in_lockstep or not is_out_of_memory(error):
+                raise
+            was_out_of_memory = True
+        loss = sum((micro.losses.sum() / batch_tokens for micro in done), torch.zeros((), device=self._device))
+        numbers = torch.stack([loss, torch.full_like(loss, float(was_out_of_memory))])
+        total_loss, num_out_of_memory = self._layout.sum_over_workers(numbers).tolist()
+        if num_out_of_memory:
+            self._optimizer.zero_grad(set_to_none=True)
+            done.clear()
+            release(self._device)
+            return None
+        self._step_loss = total_loss
+        return done
+
+    def _parts(self, batch: Batch, stage: StageTraining) -> list[np.ndarray]:
+        """The slots of every micro-batch of the step, the same on every rank."""
+        limits = self._limits(stage)
+        lengths = np.zeros(len(batch.tasks), dtype=np.int64)
+        if limits.max_tokens is not None:
+            encoded = self._encoded(batch, np.arange(len(batch.tasks)), stage)
+            lengths = np.array([len(row.input_ids) for row in encoded])
+        return cut(lengths, limits, packed=self._packed)
+
+    def _limits(self, stage: StageTraining) -> MicroBatchLimits:
+        halved = stage.micro_batches.halved(longest=self.max_length) if self.num_halvings else None
+        return halved or stage.micro_batches
+
+    def _halve(self, step: int, stage: StageTraining) -> None:
+        before = self._limits(stage)
+        after = None if self.num_halvings else before.halved(longest=self.max_length)
+        if after is None:
+            raise out_of_memory(step=step, limits=before, longest=self.max_length, was_halved=bool(self.num_halvings))
+        self.num_halvings += 1
+        logger.warning(
+            "out of memory at step %d with micro-batches of %s: from here on they hold %s, the global batch stays as "
+            "it is; lower train.micro_batch_size or train.micro_batch_tokens to begin like that",
+            *(step, before, after),
+        )
+
+    def _micro_batch(self, batch: Batch, slots: np.ndarray, stage: StageTraining, *, weight: float) -> _Micro:
+        """Forward and backward of some slots."""
+        encoded = self._encoded(batch, slots, stage)
         tokens = collate(encoded, pad_id=self._pad_id, device=self._device, packed=self._packed)
         self._seed_dropout(hash((self._seed, batch.step, int(slots[0]))) & HASH_MASK)
         with compute_context(self._model_config, self._device):
             losses = self._loss(tokens)
+        (losses.sum() * (weight * self._layout.gradient_scale)).backward()
         self.last_loss = losses.detach().mean()
-        weight = self._world_size / batch_tokens if counted else 0.0
-        (losses.sum() * weight).backward()
-        if counted:
-            self.tally.add_losses(tasks=tasks, rows=tokens.rows, losses=losses)
-            self.tally.add_slots(step=batch.step, slots=slots, tasks=tasks, rows=rows, arrangements=arrangements)
+        return _Micro(slots, tokens.rows, losses.detach())
 
-    def _encoded(self, tasks: np.ndarray, rows: np.ndarray, arrangements: np.ndarray) -> list[EncodedRow]:
-        wanted = zip(tasks.tolist(), rows.tolist(), arrangements.tolist(), strict=True)
-        own = self.contexts
-        return [
-            own[task, row] if code == CHAIN and (task, row) in own else self._store.encoded(task, row, arrangement=code)
-            for task, row, code in wanted
-        ]
+    def _note(self, batch: Batch, done: list[_Micro], *, learnt: bool) -> None:
+        """Enter into the books what this rank has trained."""
+        for slots, rows, losses in done:
+            tasks = batch.tasks[slots]
+            self.tally.add_losses(tasks=tasks, rows=rows, losses=losses, learnt=learnt)
+            self.tally.add_slots(
+                step=batch.step,
+                slots=slots,
+                tasks=tasks,
+                rows=batch.rows[slots],
+                arrangements=batch.arrangements[slots],
+            )
+
+    def _skip(self, batch: Batch, done: list[_Micro]) -> None:
+        broken = np.zeros(len(batch.tasks), dtype=bool)
+        for slots, rows, losses in done:
+            broken[slots[rows[~losses.isfinite()].unique().cpu().numpy()]] = True
+        self.skipped.add(skipped_step(self._store, batch, broken_slots=summed_over_ranks(broken)))
+
+    def _encoded(self, batch: Batch, slots: np.ndarray, stage: StageTraining) -> list[EncodedRow]:
+        """The rows of some slots, in the arrangement they are trained in."""
+        found = []
+        for slot in slots.tolist():
+            place, code = (int(batch.tasks[slot]), int(batch.rows[slot])), int(batch.arrangements[slot])
+            row = self.contexts.get(place) if code == CHAIN else None
+            row = row or self._store.encoded(*place, arrangement=code)
+            if code != SINGLE and stage.max_length is not None and len(row.input_ids) > stage.max_length:
+                row = self._store.encoded(*place)
+            found.append(row)
+        return found
 
     def _seed_dropout(self, seed: int) -> None:
         """Dropout depends on (seed, step, micro-batch) alone, so that no random state has to be kept."""
@@ -127,21 +231,18 @@ class Stepper:
         if self._device.type == "cuda":
             torch.cuda.manual_seed(seed)
 
-    def _realised(self, batch: Batch) -> np.ndarray:
+    def _realised(self, batch: Batch, stage: StageTraining) -> np.ndarray:
         """int64 [3]: slots by the arrangement they were trained in; what a row does not have falls back to single."""
         counts = np.zeros(len(ARRANGEMENTS), dtype=np.int64)
-        for slot in np.flatnonzero(batch.arrangements).tolist():
-            task, row, code = int(batch.tasks[slot]), int(batch.rows[slot]), int(batch.arrangements[slot])
-            counts[code] += self._store.is_arranged(task, row, code)
-            self.num_own_answers += code == CHAIN and (task, row) in self.contexts
+        slots = np.flatnonzero(batch.arrangements)
+        for slot, row in zip(slots.tolist(), self._encoded(batch, slots, stage), strict=True):
+            task, number, code = int(batch.tasks[slot]), int(batch.rows[slot]), int(batch.arrangements[slot])
+            is_arranged = len(row.input_ids) > len(self._store.encoded(task, number).input_ids)
+            counts[code] += is_arranged
+            self.num_own_answers += is_arranged and code == CHAIN and (task, number) in self.contexts
         counts[SINGLE] = len(batch.tasks) - counts.sum()
         return counts
 
 
-def _longest_row(store: TokenStore) -> int:
-    """Tokens of the longest training row, in any arrangement."""
-    return max(
-        int(store.lengths(task, arrangement=code).max())
-        for task in range(len(store.task_names))
-        for code in range(len(ARRANGEMENTS))
-    )
+def _places(batch: Batch) -> list[Place]:
+    return list(zip(batch.tasks.tolist(), batch.rows.tolist(), strict=True))

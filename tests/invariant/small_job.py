@@ -4,13 +4,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from accelerate import Accelerator
+import torch.distributed as dist
 
 from tests.tiny_tasks import write_tasks
 from train.config import DataConfig, TinyModel, TrainConfig
 from train.data.prepare import prepare
 from train.data.store import EncodedRow, TokenStore
-from train.model import build_model, load_tokenizer, trainable_parameters
+from train.micro_batches import MicroBatchLimits
+from train.model import build_model, load_tokenizer
+from train.parallel import Parallelism, lay_out
+from train.schedule import StageTraining
 from train.step import Stepper
 from train.stream.batch import Batch
 from train.stream.mixture import MixtureStream
@@ -68,15 +71,19 @@ class Job(NamedTuple):
         places = zip(batch.tasks.tolist(), batch.rows.tolist(), strict=True)
         return [self.store.encoded(task, row) for task, row in places]
 
-    def train(self, config: TrainConfig) -> Curve:
+    def train(self, config: TrainConfig, *, parallelism: Parallelism = "ddp") -> Curve:
         """Train all batches as a worker does, in however many processes the group has."""
         model = self.model()
-        optimizer = torch.optim.AdamW(
-            trainable_parameters(model).values(), lr=LEARNING_RATE, weight_decay=0.0, fused=True
-        )
+        device = torch.device("cpu")
+        layout = lay_out(model, parallelism=parallelism, device=device)
+        optimizer = torch.optim.AdamW(layout.parameters, lr=LEARNING_RATE, weight_decay=0.0, fused=True)
+        is_shared = dist.is_initialized()
         stepper = Stepper(
-            accelerator=Accelerator(cpu=True),
+            rank=dist.get_rank() if is_shared else 0,
+            world_size=dist.get_world_size() if is_shared else 1,
+            device=device,
             model=model,
+            layout=layout,
             optimizer=optimizer,
             tokenizer=self.tokenizer,
             store=self.store,
@@ -84,9 +91,15 @@ class Job(NamedTuple):
             train_config=config,
             seed=0,
         )
+        stage = StageTraining(
+            learning_rate=LEARNING_RATE,
+            warmup_steps=0,
+            max_grad_norm=MAX_NORM,
+            micro_batches=MicroBatchLimits(config.micro_batch_size, config.micro_batch_tokens),
+        )
         losses = []
         for batch in self.batches:
-            stepper.train(batch, learning_rate=LEARNING_RATE, max_grad_norm=MAX_NORM)
+            stepper.train(batch, stage=stage, learning_rate=LEARNING_RATE)
             totals = stepper.tally.gather()
             losses.append(sum(totals.loss) / sum(totals.tokens))
-        return Curve(losses, {name: value.detach().clone() for name, value in model.state_dict().items()})
+        return Curve(losses, layout.weights())

@@ -129,6 +129,7 @@ def prepare(
     seed: int,
     known_tasks_only: bool = False,
     arrangements: frozenset[int] = frozenset(),
+    max_arranged_length: int | None = None,
     executor: Executor | None = None,
     progress: Progress | None = None,
     shard_bytes: int = SHARD_BYTES,
@@ -145,6 +146,7 @@ def prepare(
         seed: Decides which rows are held out and which are contrasted.
         known_tasks_only: Refuse rows of tasks that have no card.
         arrangements: The codes of `train.data.arrangement` in which rows are stored besides alone.
+        max_arranged_length: Tokens of a row in context at most; those of a row alone if None is given.
         executor: Who does the work; this process, if none is given.
         progress: Told how far it is.
         shard_bytes: Size of the shards that files are cut into; changes nothing in the result.
@@ -167,6 +169,7 @@ def prepare(
         "known_tasks_only": known_tasks_only,
         "chat_template": chat_template,
         "arrangements": sorted(arrangements),
+        **({} if max_arranged_length in (None, config.max_length) else {"max_arranged_length": max_arranged_length}),
         "tokenizer": tokenizer_source.key,
     }
     path = out_dir / hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=12).hexdigest()
@@ -182,6 +185,7 @@ def prepare(
             seed=seed,
             known_tasks=frozenset(specs) if known_tasks_only else None,
             arrangements=arrangements,
+            max_arranged_length=max_arranged_length or config.max_length,
             executor=executor or LocalExecutor(),
             progress=progress or NoProgress(),
             shard_bytes=shard_bytes,

@@ -37,6 +37,7 @@ def manifest() -> Manifest:
         sequence_hash=2**63 - 1,
         num_arranged=(2**60, 0, 1),
         num_own_answers=2**61,
+        stepper={"num_skipped": 1, "num_halvings": 0},
     )
 
 
@@ -182,7 +183,7 @@ def test_files_of_another_checkpoint_are_found(written: Path, tmp_path: Path) ->
         read_checkpoint(written)
 
 
-@pytest.mark.parametrize("format_", [0, 2, 4, "3", None])
+@pytest.mark.parametrize("format_", [0, 3, 5, "4", None])
 def test_another_format_is_refused_and_not_taken_for_damage(format_: object, written: Path) -> None:
     path = written / "manifest.json"
     body = {**json.loads(path.read_text()), "format": format_}

@@ -160,7 +160,7 @@ def test_a_run_whose_newest_checkpoints_are_damaged_ends_with_the_weights_of_an_
     assert broken.checkpoints == whole.checkpoints
 
 
-@pytest.mark.parametrize(("steps", "interval"), [(STEPS, 2), (7, 7)], ids=["at a boundary", "at the end"])
+@pytest.mark.parametrize(("steps", "interval"), [(STEPS, 2), (7, 7)], ids=["over boundaries", "in an interval"])
 def test_a_diverged_run_fails_with_a_remedy_before_anything_broken_is_kept(
     steps: int, interval: int, tmp_path: Path, data: list[Path]
 ) -> None:
@@ -171,7 +171,7 @@ def test_a_diverged_run_fails_with_a_remedy_before_anything_broken_is_kept(
         train={"steps": steps, "learning_rate": 1e30, "max_grad_norm": 1e30, "checkpoint_every_intervals": 1},
         mixture={"interval_steps": interval},
     )
-    with pytest.raises(RunFailedError, match=rf"diverged before step {interval}: .* lower the learning rate"):
+    with pytest.raises(RunFailedError, match="diverged: 4 steps .* step 4: gradient, tasks copy, .* learning rate"):
         run.start()
     assert run.checkpoints == []
     assert not (run.folder / "result").exists()

@@ -1,6 +1,5 @@
 """Training in bfloat16: what is kept in float32, and that every path computes what the padded float32 one does."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest

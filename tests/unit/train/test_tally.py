@@ -49,13 +49,21 @@ def test_losses_and_tokens_go_to_the_task_of_their_row() -> None:
     losses = torch.tensor([1.0, 2.0, 4.0, 8.0], requires_grad=True)
     tally.add_losses(tasks=np.array([2, 0, 2]), rows=torch.tensor([0, 0, 1, 2]), losses=losses)
     tally.add_losses(tasks=np.array([0]), rows=torch.tensor([0]), losses=torch.tensor([0.5]))
-    assert tally.gather() == Totals(loss=(4.5, 0.0, 11.0), tokens=(2, 0, 3), sequence_hash=0)
+    assert tally.gather() == Totals(loss=(4.5, 0.0, 11.0), tokens=(2, 0, 3), learnt_tokens=(2, 0, 3), sequence_hash=0)
+
+
+def test_of_a_skipped_step_the_tokens_count_and_the_losses_do_not() -> None:
+    tally = Tally(NUM_TASKS, CPU)
+    tasks, rows = np.array([0, 1]), torch.tensor([0, 0, 1])
+    tally.add_losses(tasks=tasks, rows=rows, losses=torch.tensor([1.0, 2.0, 3.0]))
+    tally.add_losses(tasks=tasks, rows=rows, losses=torch.full((3,), torch.nan), learnt=False)
+    assert tally.gather() == Totals(loss=(3.0, 3.0, 0.0), tokens=(4, 2, 0), learnt_tokens=(2, 1, 0), sequence_hash=0)
 
 
 def test_gathering_starts_the_sums_again() -> None:
     tally = trained(slice(None))
     assert sum(tally.gather().tokens) == NUM_STEPS * sum(range(1, BATCH_SIZE + 1))
-    assert tally.gather() == Totals(loss=(0.0,) * 3, tokens=(0,) * 3, sequence_hash=0)
+    assert tally.gather() == Totals(loss=(0.0,) * 3, tokens=(0,) * 3, learnt_tokens=(0,) * 3, sequence_hash=0)
 
 
 def test_the_hash_of_what_was_trained_is_that_of_the_stream() -> None:
@@ -70,7 +78,7 @@ def test_ranks_gather_exactly_what_one_process_would_have_noted(num_ranks: int, 
     alone = trained(slice(None)).gather()
     for first, second in on_every_rank(share, num_ranks, num_ranks=num_ranks, folder=tmp_path):
         assert first == alone
-        assert second == Totals(loss=(0.0,) * 3, tokens=(0,) * 3, sequence_hash=0)
+        assert second == Totals(loss=(0.0,) * 3, tokens=(0,) * 3, learnt_tokens=(0,) * 3, sequence_hash=0)
 
 
 def test_hashes_at_the_top_of_their_range_add_up_modulo_two_to_the_63(tmp_path: Path) -> None:

@@ -69,6 +69,7 @@ class Pipeline:
     seed: int
     known_tasks: frozenset[str] | None
     arrangements: frozenset[int]
+    max_arranged_length: int
     executor: Executor
     progress: Progress
     shard_bytes: int
@@ -189,7 +190,8 @@ class Pipeline:
         self, index: Index, relations: Relations, decision: Decision, encoder: Encoder, folder: Path, spill: Path
     ) -> tuple[TaskTotals, Layout]:
         layout = lay_out(index, decision.sets, self.specs)
-        job = SortJob(spill, encoder, self.arrangements, index.shard_starts, layout.segments)
+        in_context = replace(encoder, max_length=self.max_arranged_length)
+        job = SortJob(spill, in_context, self.arrangements, index.shard_starts, layout.segments)
         items = self._items_to_sort(index, relations, layout)
         sizes = np.diff(index.shard_starts).tolist()
         files = [

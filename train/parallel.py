@@ -1,0 +1,191 @@
+"""How the workers share a model: every one holds all of it (ddp), or each a part (fsdp2).
+
+    Replicated   each worker computes its own micro-batches, or none; gradients are summed at the end of the step
+    Sharded      parameters, gradients and optimiser state are spread over the workers (PyTorch's FSDP2); every layer is
+                 gathered when it is needed, so all workers must do the same forwards in the same order
+
+What leaves this module has no layout: whole tensors by name, and the optimiser's state as one process would have it. So
+a checkpoint of one layout is gone on from under another.
+
+Sharded calls `torch.distributed.fsdp.fully_shard` itself: accelerate, which calls it too, does so on accelerators alone
+(its state keeps MULTI_CPU), and would leave the CPU untested.
+"""
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Protocol
+
+import torch
+import torch.distributed as dist
+from peft import PeftModel
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.nn.utils import clip_grad_norm_
+
+from train.gradient_sum import GradientSum
+from train.model import load_snapshot, snapshot, trainable_parameters
+
+Parallelism = Literal["ddp", "fsdp2"]
+
+
+class Layout(Protocol):
+    """What a step and a checkpoint need to know of how the model is shared.
+
+    Attributes:
+        parameters: What is trained, in the model's order; the optimiser's parameters.
+        gradient_scale: What a loss is multiplied with so that the gradients of all workers add up.
+        in_lockstep: All workers must do the same forwards and backwards, those without work included.
+    """
+
+    parameters: list[nn.Parameter]
+    gradient_scale: float
+    in_lockstep: bool
+
+    def before_backward(self, *, is_last: bool) -> None:
+        """A backward of this step follows, this worker's last one or not."""
+        ...
+
+    def sum_over_workers(self, numbers: torch.Tensor) -> torch.Tensor:
+        """End of the step's backwards: gradients become those of the global batch; sums `numbers` [N] too."""
+        ...
+
+    def clip(self, max_norm: float) -> torch.Tensor:
+        """Scale the gradients down to a global 2-norm of at most `max_norm`; returns the norm before."""
+        ...
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """Whole trainable parameters on the CPU, a copy; all workers call it."""
+        ...
+
+    def load_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
+        """Take over what `weights` gave, under any layout."""
+        ...
+
+    def optimizer_state(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+        """The optimiser's state dict with whole tensors; all workers call it."""
+        ...
+
+    def load_optimizer_state(self, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+        """Take over what `optimizer_state` gave, under any layout."""
+        ...
+
+
+def lay_out(model: Any, *, parallelism: Parallelism, device: torch.device) -> Layout:
+    """Share `model` out as asked. With one worker there is nothing to share, and both are the same."""
+    is_shared = dist.is_initialized() and dist.get_world_size() > 1
+    return Sharded(model, device) if parallelism == "fsdp2" and is_shared else Replicated(model)
+
+
+class Replicated:
+    """Every worker holds the whole model. Satisfies `Layout`."""
+
+    gradient_scale = 1.0
+    in_lockstep = False
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self.parameters = list(trainable_parameters(model).values())
+        self._sum = GradientSum(self.parameters)
+        if dist.is_initialized():
+            for parameter in self.parameters:  # kinds of devices may draw differently from equal seeds
+                dist.broadcast(parameter.data, src=0)
+
+    def before_backward(self, *, is_last: bool) -> None:
+        if is_last:
+            self._sum.overlap()
+
+    def sum_over_workers(self, numbers: torch.Tensor) -> torch.Tensor:
+        return self._sum.finish(numbers)
+
+    def clip(self, max_norm: float) -> torch.Tensor:
+        return clip_grad_norm_(self.parameters, max_norm)
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        return snapshot(self._model)
+
+    def load_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
+        load_snapshot(self._model, weights)
+
+    def optimizer_state(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+        return optimizer.state_dict()
+
+    def load_optimizer_state(self, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+        optimizer.load_state_dict(dict(state))
+
+
+class Sharded:
+    """Every worker holds a part of every parameter. Satisfies `Layout`.
+
+    The layers that a model names as not to be split are gathered one by one; what is left, embeddings and head, is
+    gathered as one.
+    """
+
+    in_lockstep = True
+
+    def __init__(self, model: Any, device: torch.device) -> None:
+        world_size = dist.get_world_size()
+        mesh = init_device_mesh(device.type, (world_size,))
+        for layer in _layers(model):
+            fully_shard(layer, mesh=mesh)
+        self._model: FSDPModule = fully_shard(model, mesh=mesh)
+        self.parameters = list(trainable_parameters(model).values())
+        self.gradient_scale = float(world_size)  # FSDP averages
+
+    def before_backward(self, *, is_last: bool) -> None:
+        self._model.set_is_last_backward(is_last)
+        self._model.set_requires_gradient_sync(is_last)
+
+    def sum_over_workers(self, numbers: torch.Tensor) -> torch.Tensor:
+        total = numbers.clone()
+        dist.all_reduce(total)
+        return total
+
+    def clip(self, max_norm: float) -> torch.Tensor:
+        return _whole(clip_grad_norm_(self.parameters, max_norm))
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        assert isinstance(self._model, nn.Module)
+        named = trainable_parameters(self._model)
+        return {name: _whole(value.detach()).to("cpu", copy=True) for name, value in named.items()}
+
+    def load_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
+        assert isinstance(self._model, nn.Module)
+        named = trainable_parameters(self._model)
+        load_snapshot(self._model, {name: _like(value, named[name]) for name, value in weights.items()})
+
+    def optimizer_state(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+        state = optimizer.state_dict()
+        moments = {
+            place: {name: _whole(value).cpu() for name, value in entries.items()}
+            for place, entries in state["state"].items()
+        }
+        return {**state, "state": moments}
+
+    def load_optimizer_state(self, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+        ours = {
+            place: {
+                name: _like(value, self.parameters[place]) if value.shape == self.parameters[place].shape else value
+                for name, value in entries.items()
+            }
+            for place, entries in state["state"].items()
+        }
+        optimizer.load_state_dict({**copy.deepcopy({k: v for k, v in state.items() if k != "state"}), "state": ours})
+
+
+def _layers(model: Any) -> Sequence[nn.Module]:
+    base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    names: set[str] = set(base._no_split_modules or ())
+    return [module for module in base.modules() if type(module).__name__ in names]
+
+
+def _whole(value: torch.Tensor) -> torch.Tensor:
+    return value.full_tensor() if isinstance(value, DTensor) else value
+
+
+def _like(value: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
+    """`value` shared out as `parameter` is."""
+    if not isinstance(parameter, DTensor):
+        return value
+    return distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)
