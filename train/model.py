@@ -193,4 +193,5 @@ class SupervisedLoss(nn.Module):
             logits = self.model(**arguments, logits_to_keep=batch.predicts_answer).logits
         else:
             logits = slice_logits_to_keep(self.model(**arguments).logits, batch.predicts_answer)
-        return functional.cross_entropy(logits.float().flatten(end_dim=-2), batch.labels, reduction="none")
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        return functional.cross_entropy(logits.flatten(end_dim=-2), batch.labels, reduction="none")

@@ -1,11 +1,14 @@
 """A small prepared job, and the worker's own steps over it."""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 
+from scheduler.signals import SkippedStep
 from tests.tiny_tasks import write_tasks
 from train.config import DataConfig, TinyModel, TrainConfig
 from train.data.prepare import prepare
@@ -18,15 +21,18 @@ from train.step import Stepper
 from train.stream.batch import Batch
 from train.stream.mixture import MixtureStream
 
-NUM_STEPS, BATCH_SIZE, LEARNING_RATE, MAX_NORM = 40, 8, 5e-3, 0.5
+NUM_STEPS, BATCH_SIZE, LEARNING_RATE, MAX_NORM = 30, 16, 5e-3, 0.5
 MODEL = TinyModel(hidden_size=32, num_layers=2, num_heads=2, vocab_size=300)
 
 
 class Curve(NamedTuple):
-    """Mean loss per supervised token of every step, and the weights after the last."""
+    """Mean loss per supervised token of every step, and weights, optimiser state and stepper after the last."""
 
     losses: list[float]
     weights: dict[str, torch.Tensor]
+    optimizer: Mapping[str, Any] = MappingProxyType({})
+    num_halvings: int = 0
+    skipped: tuple[SkippedStep, ...] = ()
 
 
 class Job(NamedTuple):
@@ -71,9 +77,23 @@ class Job(NamedTuple):
         places = zip(batch.tasks.tolist(), batch.rows.tolist(), strict=True)
         return [self.store.encoded(task, row) for task, row in places]
 
-    def train(self, config: TrainConfig, *, parallelism: Parallelism = "ddp") -> Curve:
-        """Train all batches as a worker does, in however many processes the group has."""
-        model = self.model()
+    def train(
+        self,
+        config: TrainConfig,
+        *,
+        parallelism: Parallelism = "ddp",
+        dtype: torch.dtype = torch.float32,
+        begin: int = 0,
+        end: int = NUM_STEPS,
+        saved: Curve | None = None,
+        meddle: Callable[[Any], object] = id,
+    ) -> Curve:
+        """Train the batches of [begin, end) as a worker does, in however many processes the group has.
+
+        `saved` is what the steps before left, under any layout; `meddle` may put hooks on the model.
+        """
+        model = self.model().to(dtype)
+        meddle(model)
         device = torch.device("cpu")
         layout = lay_out(model, parallelism=parallelism, device=device)
         optimizer = torch.optim.AdamW(layout.parameters, lr=LEARNING_RATE, weight_decay=0.0, fused=True)
@@ -97,9 +117,14 @@ class Job(NamedTuple):
             max_grad_norm=MAX_NORM,
             micro_batches=MicroBatchLimits(config.micro_batch_size, config.micro_batch_tokens),
         )
+        if saved is not None:
+            layout.load_weights(saved.weights)
+            layout.load_optimizer_state(optimizer, dict(saved.optimizer))
         losses = []
-        for batch in self.batches:
+        for batch in self.batches[begin:end]:
             stepper.train(batch, stage=stage, learning_rate=LEARNING_RATE)
             totals = stepper.tally.gather()
-            losses.append(sum(totals.loss) / sum(totals.tokens))
-        return Curve(losses, layout.weights())
+            losses.append(sum(totals.loss) / max(1, sum(totals.learnt_tokens)))
+        return Curve(
+            losses, layout.weights(), layout.optimizer_state(optimizer), stepper.num_halvings, stepper.skipped.take()
+        )

@@ -171,10 +171,26 @@ def test_a_diverged_run_fails_with_a_remedy_before_anything_broken_is_kept(
         train={"steps": steps, "learning_rate": 1e30, "max_grad_norm": 1e30, "checkpoint_every_intervals": 1},
         mixture={"interval_steps": interval},
     )
-    with pytest.raises(RunFailedError, match="diverged: 4 steps .* step 4: gradient, tasks copy, .* learning rate"):
+    with pytest.raises(RunFailedError, match=r"diverged: 4 steps .* step 4: gradient, tasks copy, .* learning rate"):
         run.start()
     assert run.checkpoints == []
     assert not (run.folder / "result").exists()
+
+
+def test_skipped_steps_are_recorded_and_counted_across_a_restart(tmp_path: Path, data: list[Path]) -> None:
+    settings = {"learning_rate": 1e30, "max_grad_norm": 1e30, "max_skipped_steps": 8}
+    whole, parts = (local_run(tmp_path, name, data, train=settings) for name in ("whole", "parts"))
+    with pytest.raises(RunFailedError, match=r"diverged: 9 steps .* step 9: gradient"):
+        whole.start()
+    assert parts.start(Disturbances(stop_at=6)).reason == "stopped"
+    with pytest.raises(RunFailedError, match=r"diverged: 9 steps .* step 9: gradient"):
+        parts.start()
+    for run in (whole, parts):
+        reports = [record.report for record in read_ledger(run.ledger) if isinstance(record, IntervalRecord)]
+        skipped = [[step.step for step in report.skipped_steps] for report in reports]
+        assert skipped == [[], [1, 2], [3, 4, 5], [6, 7, 8]]
+        assert len(reports[1].skipped_steps[0].rows) == 6
+        assert sum(reports[-1].num_samples) == 9 * 6
 
 
 def test_while_the_engine_cannot_be_reached_the_old_plan_stays_in_force(tmp_path: Path, data: list[Path]) -> None:
