@@ -161,12 +161,17 @@ def snapshot(model: nn.Module) -> dict[str, torch.Tensor]:
 def load_snapshot(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
     """Copy a snapshot into `model`. Raises ValueError when the names differ."""
     parameters = trainable_parameters(model)
-    if parameters.keys() != weights.keys():
-        different = sorted(parameters.keys() ^ weights.keys())
-        raise ValueError(f"the snapshot is of another model: {len(different)} names differ, first {different[:3]}")
+    check_snapshot(parameters, weights)
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(weights[name])
+
+
+def check_snapshot(parameters: Mapping[str, torch.Tensor], weights: Mapping[str, torch.Tensor]) -> None:
+    """Raise ValueError when a snapshot has other names than the parameters it is meant for."""
+    if parameters.keys() != weights.keys():
+        different = sorted(parameters.keys() ^ weights.keys())
+        raise ValueError(f"the snapshot is of another model: {len(different)} names differ, first {different[:3]}")
 
 
 class SupervisedLoss(nn.Module):

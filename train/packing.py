@@ -26,7 +26,7 @@ from train.model import SupervisedLoss
 logger = logging.getLogger(__name__)
 
 _CHECK_LENGTHS = (5, 11, 8)
-_TOLERANCE_NATS = {torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
+_TOLERANCE_NATS = {torch.float64: 1e-4, torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
 _PLAIN_LAYERS = {"full_attention", "sliding_attention", "attention"}
 
 

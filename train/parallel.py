@@ -25,7 +25,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.utils import clip_grad_norm_
 
 from train.gradient_sum import GradientSum
-from train.model import load_snapshot, snapshot, trainable_parameters
+from train.model import check_snapshot, load_snapshot, snapshot, trainable_parameters
 
 Parallelism = Literal["ddp", "fsdp2"]
 
@@ -130,7 +130,8 @@ class Sharded:
         for layer in _layers(model):
             fully_shard(layer, mesh=mesh)
         self._model: FSDPModule = fully_shard(model, mesh=mesh)
-        self.parameters = list(trainable_parameters(model).values())
+        self._named = trainable_parameters(model)  # between a forward and its backward the model shows whole ones
+        self.parameters = list(self._named.values())
         self.gradient_scale = float(world_size)  # FSDP averages
 
     def before_backward(self, *, is_last: bool) -> None:
@@ -146,14 +147,14 @@ class Sharded:
         return _whole(clip_grad_norm_(self.parameters, max_norm))
 
     def weights(self) -> dict[str, torch.Tensor]:
-        assert isinstance(self._model, nn.Module)
-        named = trainable_parameters(self._model)
-        return {name: _whole(value.detach()).to("cpu", copy=True) for name, value in named.items()}
+        return {name: _whole(value.detach()).to("cpu", copy=True) for name, value in self._named.items()}
 
     def load_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
-        assert isinstance(self._model, nn.Module)
-        named = trainable_parameters(self._model)
-        load_snapshot(self._model, {name: _like(value, named[name]) for name, value in weights.items()})
+        check_snapshot(self._named, weights)
+        self._model.reshard()  # what an earlier forward gathered is of the old weights
+        with torch.no_grad():
+            for name, parameter in self._named.items():
+                parameter.copy_(_like(weights[name], parameter))
 
     def optimizer_state(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
         state = optimizer.state_dict()

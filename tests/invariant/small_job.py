@@ -1,5 +1,6 @@
 """A small prepared job, and the worker's own steps over it."""
 
+import copy
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -119,7 +120,7 @@ class Job(NamedTuple):
         )
         if saved is not None:
             layout.load_weights(saved.weights)
-            layout.load_optimizer_state(optimizer, dict(saved.optimizer))
+            layout.load_optimizer_state(optimizer, copy.deepcopy(dict(saved.optimizer)))  # not shared with other ranks
         losses = []
         for batch in self.batches[begin:end]:
             stepper.train(batch, stage=stage, learning_rate=LEARNING_RATE)
