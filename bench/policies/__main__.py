@@ -1,0 +1,109 @@
+"""Mixture policies against each other at equal compute, with paired seeds, controls and corrected tests.
+
+    python -m bench.policies [--suite NAME] [--seeds N] [--arms A,B] [--jobs 2] [--quick] [--check]
+
+Suites: S0, symbols, finrisk, smollm2; `--suite` may be repeated, without it all run. Every run is kept as a line under
+`bench/results/policies`: called again, the benchmark goes on where it was interrupted, and runs again what the engine's
+sources have changed since (`bench.policies.runs.key_of`). At the end it prints a table a suite and writes its part of
+docs/benchmarks.md from all results there are; `--quick` (S0 alone unless suites are named, few seeds, short runs) is
+kept apart and leaves the page alone. `--check` exits 1 and names every aim that is missed (`bench.policies.check`).
+
+What this does not do: tune a learning rate an arm, or test a model larger than 135 million parameters.
+"""
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+
+from bench.policies import page, worlds
+from bench.policies.arms import ARMS, CONTROLS, HEAT, SIMPLE_STATICS
+from bench.policies.check import missed_aims
+from bench.policies.outcome import Outcome, ResultsFile
+from bench.policies.runs import RUNS, engine_source
+from bench.policies.schedule import Campaign
+from bench.policies.suites import REAL_SUITES
+from bench.policies.summary import UNIFORM, SuiteSummary, summarise
+
+SUITES = (worlds.NAME, *REAL_SUITES)
+WORDS = {worlds.NAME: worlds.WORDS} | {name: suite.words for name, suite in REAL_SUITES.items()}
+_WORLDS, _QUICK_WORLDS = 1000, 20
+_QUICK_ARMS = (*SIMPLE_STATICS, HEAT, *CONTROLS)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run, print, write, check; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    chosen = options.suite or ([worlds.NAME] if options.quick else list(SUITES))
+    absent = {suite: reason for suite in chosen if suite in REAL_SUITES and (reason := REAL_SUITES[suite].make())}
+    outcomes: dict[str, list[Outcome]] = {}
+    for suite in chosen if options.quick else SUITES:
+        campaign = _campaign(suite, options, seeds=options.seeds if suite in chosen else None)
+        if suite in chosen and suite not in absent:
+            campaign.run(num_processes=options.jobs)
+        outcomes[suite] = campaign.outcomes()
+    summaries = [summarise(suite, found) for suite, found in outcomes.items() if _can_be_shown(found)]
+    for summary in summaries:
+        _show(summary)
+    missed = missed_aims(summaries)
+    for suite, reason in absent.items():
+        print(f"{suite}: absent: {reason}")
+    for line in missed:
+        print(f"missed: {line}")
+    if not options.quick:
+        page.write(page_part(summaries, absent=absent, missed=missed))
+        print(f"written to {page.PAGE}")
+    return int(options.check and bool(missed))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m bench.policies", description="mixture policies at equal compute")
+    parser.add_argument("--suite", action="append", choices=SUITES, help="only this one; may be repeated")
+    parser.add_argument("--seeds", type=int, help="paired seeds; default: the suite's own number")
+    parser.add_argument("--arms", type=_arm_names, default=None, help=f"comma-separated; of {', '.join(ARMS)}")
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one thread each")
+    parser.add_argument("--quick", action="store_true", help="S0 with few seeds: a minute or less; the page stays")
+    parser.add_argument("--check", action="store_true", help="exit 1 and name every aim that is missed")
+    return parser
+
+
+def _arm_names(text: str) -> tuple[str, ...]:
+    names = tuple(text.split(","))
+    unknown = sorted(set(names) - ARMS.keys())
+    if unknown:
+        raise argparse.ArgumentTypeError(f"{unknown} are no arms; the arms are {', '.join(ARMS)}")
+    return (UNIFORM, *(name for name in names if name != UNIFORM))
+
+
+def _campaign(suite: str, options: argparse.Namespace, *, seeds: int | None) -> Campaign:
+    usual = _WORLDS if suite == worlds.NAME else REAL_SUITES[suite].seeds
+    quick = _QUICK_WORLDS if suite == worlds.NAME else 1
+    seeds = seeds or (quick if options.quick else usual)
+    arms = options.arms or (_QUICK_ARMS if options.quick else tuple(ARMS))
+    name = f"{suite}-quick" if options.quick else suite
+    return Campaign(suite, ResultsFile(RUNS / f"{name}.jsonl"), arms=arms, seeds=range(seeds), quick=options.quick)
+
+
+def _can_be_shown(outcomes: Sequence[Outcome]) -> bool:
+    return any(one.arm == UNIFORM for one in outcomes)
+
+
+def page_part(summaries: Sequence[SuiteSummary], *, absent: Mapping[str, str], missed: Sequence[str]) -> str:
+    """Our part of the page, with the command that makes it again."""
+    return page.page_part(
+        summaries,
+        words=WORDS,
+        absent=absent,
+        missed=missed,
+        command="python -m bench.policies --check",
+        source=engine_source(),
+    )
+
+
+def _show(summary: SuiteSummary) -> None:
+    print(f"\n{summary.suite}: {len(summary.seeds)} seeds")
+    for line in (*page.arm_table(summary), "", *page.beside_table(summary)):
+        print(line)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

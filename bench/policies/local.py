@@ -1,0 +1,203 @@
+"""A real run inside this process: the real worker loop, stream, engine, ledger and evaluator, called one after another.
+
+    boundary s   the plan decided on the evaluation at s − interval comes into force (`lag1`, as in a run by default)
+                 the snapshot is judged on the probes, the engine decides; then on the selection rows, for the curve
+    the end      the selection rows and, once, the test rows
+
+A run of one worker that differs from `taskheat run` in nothing but who carries the messages: no Ray, no second process,
+no checkpoints, and no evaluation of the last snapshot on the probes, on which nothing would be decided any more. With a
+`script` of weights there is no engine and no probe is read.
+"""
+
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from bench.policies.compute import FORWARD, Meter
+from bench.policies.trace import Array, Trace
+from cluster.config import RunConfig
+from cluster.setup import Inputs
+from evalsvc.evaluator import Evaluator, FinalScore, make_evaluator, read_probes
+from scheduler.engine import HeatEngine
+from scheduler.exposure import stage_exposure
+from scheduler.keeper import HeatKeeper
+from scheduler.ledger import LEDGER_FILE
+from scheduler.plan import MixturePlan
+from scheduler.setup import EngineSetup
+from scheduler.signals import IntervalReport
+from train.coordination import PlanAnswer
+from train.data.store import TokenStore
+from train.loop import Worker, WorkerJob
+from train.model import build_model, load_snapshot
+
+_NO_CHECKPOINTS = 1_000_000
+
+
+def play(
+    config: RunConfig, inputs: Inputs, *, random_tasks: tuple[str, ...], script: Sequence[Array] | None = None
+) -> Trace:
+    """One run from start to end; equal arguments give equal traces but for the clock.
+
+    Args:
+        config: A run of one stage in mode `lag1`.
+        inputs: Of this configuration.
+        random_tasks: Tasks with random labels.
+        script: Weights [K] of each interval, the last for all that follow; None: the engine decides.
+    """
+    started_s = time.process_time()
+    with tempfile.TemporaryDirectory() as folder:
+        outside = _Outside(config, inputs, Path(folder) / LEDGER_FILE, script, random_tasks)
+        worker = Worker(_job(config, inputs, Path(folder), outside))
+        outside.training = Meter(worker.model)
+        worker.run()
+    return outside.trace(cpu_s=time.process_time() - started_s)
+
+
+def _job(config: RunConfig, inputs: Inputs, folder: Path, outside: "_Outside") -> WorkerJob:
+    training = config.stages[0].training(config.train)
+    return WorkerJob(
+        setup=inputs.engine,
+        model=config.model,
+        train=config.train.model_copy(update={"checkpoint_every_intervals": _NO_CHECKPOINTS}),
+        stages=(training, training),
+        initial_plan=outside.plan,
+        store=inputs.prepared.store_path,
+        tokenizer=inputs.prepared.tokenizer_path,
+        export_to=folder / "result",
+        checkpoints=folder / "checkpoints",
+        coordinator=outside,
+    )
+
+
+@dataclass
+class _Outside:
+    """All that a worker talks to, in its own process: factory and `train.coordination.Coordinator` in one."""
+
+    config: RunConfig
+    inputs: Inputs
+    ledger: Path
+    script: Sequence[Array] | None
+    random_tasks: tuple[str, ...]
+    training: Meter | None = None
+    steps: list[int] = field(default_factory=list)
+    weights: list[tuple[float, ...]] = field(default_factory=list)
+    learnability: list[Array] = field(default_factory=list)
+    curve: list[tuple[float, float]] = field(default_factory=list)
+    scores: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        inputs, config = self.inputs, self.config
+        tokenizer = inputs.prepared.tokenizer
+        store = TokenStore.open(inputs.prepared.store_path)
+        self.keeper = HeatKeeper.open(self.ledger, inputs.engine) if self.script is None else None
+        self.plan = HeatEngine(inputs.engine).plan if self.script is None else _scripted(self.script, inputs.engine, 0)
+        self.model: Any = build_model(config.model, tokenizer, device=torch.device("cpu"), seed=config.seed)
+        self.probing = Meter(self.model)
+        self.evaluator: Evaluator = make_evaluator(
+            tokenizer, store, tasks=inputs.tasks, config=config.evaluation, seed=config.seed
+        )
+        num_tasks = len(inputs.tasks)
+        self.selection = read_probes(store, num_tasks=num_tasks, split="selection")
+        self.test = read_probes(store, num_tasks=num_tasks, split="test")
+
+    def open(self) -> "_Outside":
+        return self
+
+    def begin(self, step: int, engine_state: dict[str, Any] | None, refused: tuple[str, ...]) -> int:
+        return 0 if self.keeper is None else self.keeper.begin_attempt("only", step, engine_state, refused)
+
+    def plan_for(self, step: int) -> PlanAnswer:
+        if self.keeper is not None:
+            plan = self.keeper.ready_plan(step)
+            assert plan is not None, f"no decision before step {step}"
+            self.plan = plan
+        elif self.script is not None:
+            self.plan = _scripted(self.script, self.inputs.engine, step)
+        return PlanAnswer(plan=self.plan, stop=False)
+
+    def publish(self, *, step: int, attempt: int, plan_version: int, weights: Mapping[str, torch.Tensor]) -> None:
+        load_snapshot(self.model, weights)
+        self.model.eval()
+        self.steps.append(step)
+        if step < self.config.train.steps:
+            self.weights.append(self.plan.weights)
+            if self.keeper is not None:
+                self._decide(self.keeper, step=step, attempt=attempt, plan_version=plan_version)
+        self.probing.paused = True
+        selection = self._judge("selection", self.selection)
+        if step == self.config.train.steps:
+            self._judge("test", self.test)
+        self.probing.paused = False
+        self.curve.append((self.train_units + self.probe_units, selection))
+
+    def _decide(self, keeper: HeatKeeper, *, step: int, attempt: int, plan_version: int) -> None:
+        for signal in self.evaluator.evaluate(self.model, step=step, attempt=attempt, plan_version=plan_version):
+            keeper.observe(signal)
+        keeper.evaluation_done(attempt, step)
+        self.learnability.append(keeper.memory.engine.heat.state.learnability.copy())
+
+    def _judge(self, split: str, rows: Sequence[Any]) -> float:
+        """Score the snapshot, remember it by task; the mean over all tasks but those of random labels."""
+        results: list[FinalScore] = self.evaluator.final_test(self.model, rows)
+        scores = {result.task: result.score for result in results if result.score is not None}
+        self.scores[split] = scores
+        return float(np.mean([score for task, score in scores.items() if task not in self.random_tasks]))
+
+    def report(self, report: IntervalReport) -> None:
+        if self.keeper is not None:
+            self.keeper.observe_interval(report)
+
+    def checkpoint(self, step: int) -> dict[str, Any]:
+        raise NotImplementedError(f"a run inside one process writes no checkpoints, and was asked for one at {step}")
+
+    def pulse(self, *, step: int, loss: float, samples_per_s: float) -> None:
+        """Nobody watches."""
+
+    def finish(self, *, step: int, reason: str) -> None:
+        if self.keeper is not None:
+            self.keeper.end(step, reason)
+
+    @property
+    def train_units(self) -> float:
+        return float(self.training.tokens) if self.training is not None else 0.0
+
+    @property
+    def probe_units(self) -> float:
+        return self.probing.tokens * FORWARD
+
+    def trace(self, *, cpu_s: float) -> Trace:
+        setup = self.inputs.engine
+        return Trace(
+            tasks=tuple(task.name for task in self.inputs.tasks),
+            random_tasks=self.random_tasks,
+            num_steps=np.diff(self.steps).tolist(),
+            weights=np.array(self.weights),
+            learnability=np.array(self.learnability) if self.learnability else None,
+            floor=None if self.keeper is None else setup.mixture.guards.floor_ratio / len(setup.tasks),
+            curve=self.curve,
+            train_units=self.train_units,
+            probe_units=self.probe_units,
+            selection=self.scores["selection"],
+            test=self.scores["test"],
+            cpu_s=cpu_s,
+        )
+
+
+def _scripted(script: Sequence[Array], setup: EngineSetup, step: int) -> MixturePlan:
+    """The plan of the interval that begins at `step`."""
+    place = step // setup.interval_steps
+    return MixturePlan(
+        version=place,
+        source_step=step - 1,
+        effective_from_step=step,
+        stage=1,
+        stage_start_step=0,
+        weights=tuple(script[min(place, len(script) - 1)].tolist()),
+        **stage_exposure(setup, stage=1)._asdict(),
+    )

@@ -1,0 +1,171 @@
+"""One run of one arm, wherever it is played, and the key under which its outcome is kept.
+
+A key is a hash of all that the outcome depends on: suite, seed, settings, and for an arm that the engine decides the
+source of `scheduler/`; for a control the heat run it follows. The sources of training and evaluation are not part of
+it: delete `bench/results/policies` after a change that moves their numbers.
+"""
+
+import fcntl
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.policies import worlds
+from bench.policies.arms import ARMS, HEAT, Arm, Array, random_walk, static_weights
+from bench.policies.compute import affordable_steps, costs
+from bench.policies.local import play
+from bench.policies.outcome import Outcome
+from bench.policies.suites import REAL_SUITES, ROOT, RealSuite
+from cluster.config import RunConfig
+from cluster.data import task_cards
+from cluster.setup import Inputs, gather_inputs, inputs_of
+from train.data.store import TokenStore
+
+RUNS = ROOT / "bench" / "results" / "policies"
+
+
+def run_world(seed: int, names: Sequence[str]) -> list[Outcome]:
+    """Arms of suite S0 on the world of one seed; `names` has the heat arm before its controls."""
+    world = worlds.draw_world(seed)
+    done: dict[str, Outcome] = {}
+    for name in names:
+        arm = ARMS[name]
+        if arm.kind == "engine":
+            trace = worlds.play_engine(world, arm)
+        else:
+            script = _script(
+                arm,
+                heat=done.get(HEAT),
+                num_rows=world.num_rows,
+                total_samples=worlds.STEPS * worlds.BATCH_SIZE,
+                num_plans=worlds.STEPS // worlds.INTERVAL,
+                floor=worlds.floor_of(len(world.tasks)),
+                seed=seed,
+            )
+            trace = worlds.play_script(world, script)
+        done[name] = trace.outcome(suite=worlds.NAME, arm=name, seed=seed)
+    return list(done.values())
+
+
+def run_real(suite: str, name: str, seed: int, *, heat: Outcome | None, quick: bool) -> Outcome:
+    """One arm of a real suite; `heat` is the heat arm's outcome of the same seed, which its controls follow."""
+    chosen, arm = REAL_SUITES[suite], ARMS[name]
+    config = chosen.config(arm, seed=seed, folder=RUNS / "prepared", quick=quick)
+    inputs = _prepared(config)
+    if arm.kind == "engine":
+        config, inputs = _shortened(config, inputs)
+        trace = play(config, inputs, random_tasks=chosen.random_tasks)
+    else:
+        setup = inputs.engine
+        script = _script(
+            arm,
+            heat=heat,
+            num_rows=setup.num_rows,
+            total_samples=setup.total_steps * setup.global_batch_size,
+            num_plans=-(-setup.total_steps // setup.interval_steps),
+            floor=setup.mixture.guards.floor_ratio / len(setup.tasks),
+            seed=seed,
+        )
+        trace = play(config, inputs, random_tasks=chosen.random_tasks, script=script)
+    return trace.outcome(suite=suite, arm=name, seed=seed)
+
+
+def _script(
+    arm: Arm,
+    *,
+    heat: Outcome | None,
+    num_rows: Sequence[int],
+    total_samples: int,
+    num_plans: int,
+    floor: float,
+    seed: int,
+) -> Sequence[Array]:
+    """Weights of every interval of an arm without an engine."""
+    if arm.kind == "static":
+        return [static_weights(arm.name, num_rows, total_samples=total_samples)]
+    if heat is None:
+        raise ValueError(f"the arm {arm.name} follows the heat arm, which has not been run")
+    if arm.kind == "replay":
+        return [_normalised(heat.mean_weights)]
+    start = _normalised(heat.first_weights)
+    return random_walk(start, heat.moves, num_plans=num_plans, floor=min(floor, float(start.min())), seed=seed)
+
+
+def _normalised(weights: Mapping[str, float]) -> Array:
+    array = np.array(list(weights.values()))
+    return array / array.sum()
+
+
+def _prepared(config: RunConfig) -> Inputs:
+    """The inputs of a run; runs of one seed share their prepared rows, and one process at a time prepares."""
+    with _locked(config.output.dir / "lock"):
+        return gather_inputs(config)
+
+
+def _shortened(config: RunConfig, inputs: Inputs) -> tuple[RunConfig, Inputs]:
+    """The same run with as many steps as its budget leaves beside its evaluations."""
+    found = costs(
+        TokenStore.open(inputs.prepared.store_path),
+        inputs.tasks,
+        batch_size=config.train.global_batch_size,
+        evaluation=config.evaluation,
+    )
+    steps = affordable_steps(found, steps=config.train.steps, interval=inputs.engine.interval_steps)
+    shorter = config.model_copy(update={"train": config.train.model_copy(update={"steps": steps})})
+    return shorter, inputs_of(shorter, task_cards(shorter), inputs.prepared)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def key_of(suite: str, name: str, seed: int, *, quick: bool, heat: str | None) -> str:
+    """Where the outcome is kept; `heat` is the key of the heat run a control follows."""
+    arm = ARMS[name]
+    parts: dict[str, Any] = {"suite": suite, "arm": name, "seed": seed, "settings": _settings(suite, arm, quick=quick)}
+    if suite == worlds.NAME:
+        parts["code"] = _source("scheduler/simulator", "bench/policies/worlds.py")
+    if arm.kind == "engine":
+        parts["scheduler"] = _source("scheduler")
+    if arm.kind in ("walk", "replay"):
+        parts["heat"] = heat
+    return hashlib.blake2b(json.dumps(parts, sort_keys=True, default=str).encode(), digest_size=12).hexdigest()
+
+
+def _settings(suite: str, arm: Arm, *, quick: bool) -> Any:
+    if suite == worlds.NAME:
+        return worlds.mixture_of(arm).model_dump(mode="json") if arm.kind == "engine" else None
+    chosen: RealSuite = REAL_SUITES[suite]
+    config = chosen.config(arm, seed=0, folder=Path(), quick=quick)
+    settings = config.model_dump(mode="json")
+    for source in settings["data"]["sources"]:
+        source["path"] = Path(source["path"]).name
+    model = settings["model"]
+    model |= {"path": Path(model["path"]).name} if "path" in model else {}
+    return settings if arm.kind == "engine" else {**settings, "mixture": settings["mixture"]["interval_steps"]}
+
+
+def engine_source() -> str:
+    """Hash of the engine's sources, short enough to be shown."""
+    return _source("scheduler")[:12]
+
+
+@cache
+def _source(*places: str) -> str:
+    """Hash of the Python sources at these places of the project."""
+    digest = hashlib.blake2b(digest_size=12)
+    for place in places:
+        path = ROOT / place
+        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
