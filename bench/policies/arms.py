@@ -68,7 +68,7 @@ BASELINES = (
 )
 HEATS = (
     _heat(HEAT, "the heat policy as it is set by default"),
-    _heat("heat-uniform", "heat, anchored to equal weights", prior__type="uniform"),
+    _heat("heat-uniform", "heat, anchored to equal weights", prior={"type": "uniform"}),
 )
 PARTS = (
     _heat("heat-no-decay", "heat without the decay rate", heat__decay_weight=0.0),

@@ -132,7 +132,7 @@ def _locked(path: Path) -> Iterator[None]:
 def key_of(suite: str, name: str, seed: int, *, quick: bool, heat: str | None) -> str:
     """Where the outcome is kept; `heat` is the key of the heat run a control follows."""
     arm = ARMS[name]
-    parts: dict[str, Any] = {"suite": suite, "arm": name, "seed": seed, "settings": _settings(suite, arm, quick=quick)}
+    parts: dict[str, Any] = {"suite": suite, "arm": name, "seed": seed, "settings": _settings(suite, name, quick=quick)}
     if suite == worlds.NAME:
         parts["code"] = _source("scheduler/simulator", "bench/policies/worlds.py")
     if arm.kind == "engine":
@@ -142,7 +142,9 @@ def key_of(suite: str, name: str, seed: int, *, quick: bool, heat: str | None) -
     return hashlib.blake2b(json.dumps(parts, sort_keys=True, default=str).encode(), digest_size=12).hexdigest()
 
 
-def _settings(suite: str, arm: Arm, *, quick: bool) -> Any:
+@cache
+def _settings(suite: str, name: str, *, quick: bool) -> Any:
+    arm = ARMS[name]
     if suite == worlds.NAME:
         return worlds.mixture_of(arm).model_dump(mode="json") if arm.kind == "engine" else None
     chosen: RealSuite = REAL_SUITES[suite]

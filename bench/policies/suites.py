@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -53,15 +54,11 @@ class RealSuite:
 
     def config(self, arm: Arm, *, seed: int, folder: Path, quick: bool) -> RunConfig:
         """The run of an arm, before its steps are cut to what its probes leave."""
-        with _variable(_DATA_VARIABLE):
-            written = load_config(RunConfig, files=self.files).model_dump(exclude_unset=True)
-        base = RunConfig.model_validate(nested({}, over=written))
-        cards = {name: card.model_dump(exclude={"name"}) for name, card in task_cards(base).items()}
-        equal = {name: {**card, "business_value": 1.0, "base_weight": None} for name, card in cards.items()}
+        written, cards = _written(self.files)
         changes = {
             "stages": [{"name": "tasks"}],
             "data.tasks_file": None,
-            "tasks": equal,
+            "tasks": cards,
             "seed": seed,
             "output.dir": folder,
             **self.settings,
@@ -70,6 +67,16 @@ class RealSuite:
             **{f"mixture.{path}": value for path, value in arm.settings.items()},
         }
         return RunConfig.model_validate(nested(changes, over=written))
+
+
+@cache
+def _written(files: tuple[Path, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the files write, and their cards by task, all of equal worth."""
+    with _variable(_DATA_VARIABLE):
+        config = load_config(RunConfig, files=files)
+    cards = {name: card.model_dump(exclude={"name"}) for name, card in task_cards(config).items()}
+    equal = {name: {**card, "business_value": 1.0, "base_weight": None} for name, card in cards.items()}
+    return config.model_dump(exclude_unset=True), equal
 
 
 @contextmanager
