@@ -48,6 +48,7 @@ check: lint test ## everything that must be green before a change lands
 bench: $(STAMP) ## the benchmarks, quick form
 	$(BIN)/python -m bench.mixture --quick
 	$(BIN)/python -m bench.scheduler --quick
+	$(BIN)/python -m bench.policies --quick
 
 clean: ## remove everything that is made, but not runs/ and models/
 	rm -rf $(VENV) *.egg-info build .pytest_cache .hypothesis .ruff_cache .import_linter_cache examples/*/corpus

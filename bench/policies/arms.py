@@ -10,7 +10,7 @@ want them in a run.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -32,6 +32,7 @@ class Arm:
     """One arm: its name, kind, what it is in words, and for an engine arm its settings below `mixture`, by path.
 
     `samples_answers`: whether its policy reads sampled answers; if not, as few as possible are sampled and charged.
+    `is_charged`: whether its probes cost it steps.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Arm:
     words: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     samples_answers: bool = False
+    is_charged: bool = True
 
 
 def _heat(name: str, words: str, **settings: Any) -> Arm:
@@ -68,6 +70,9 @@ BASELINES = (
 )
 HEATS = (
     _heat(HEAT, "the heat policy as it is set by default"),
+    replace(
+        _heat("heat-free-probes", "heat with its probes for nothing: more compute than the others"), is_charged=False
+    ),
     _heat("heat-uniform", "heat, anchored to equal weights", prior={"type": "uniform"}),
 )
 PARTS = (

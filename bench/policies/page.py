@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from bench.policies.arms import ARMS, HEAT
+from bench.policies.arms import ARMS, DIRICHLET
 from bench.policies.check import in_words
 from bench.policies.summary import METRICS, UNIFORM, ArmSummary, Difference, Recognition, SuiteSummary
 
@@ -13,9 +13,10 @@ _HEADER = "# Benchmarks\n\nEvery part is written by the benchmark it names, whic
 _TITLE = "## Mixture policies"
 _ABOUT = """\
 Arms that differ in nothing but the mixture, at equal compute: an arm that is steered by probes has fewer steps, by what
-its probes cost (a forward pass counts a third of a trained token). All arms of a seed share rows, initial weights and
-the order of rows; the learning rate is the same for all, no grid was searched. Policies read the probe rows, arms are
-chosen by the selection rows, the scores are those of the test rows, read once. Random-label tasks are in no score.
+its probes cost (a forward pass counts a third of a trained token); static mixtures and controls read none. All arms of
+a seed share rows, initial weights and the order of rows; the learning rate is the same for all, no grid was searched.
+Policies read the probe rows, arms are chosen by the selection rows, the scores are those of the test rows, read once.
+Random-label tasks are in no score.
 
 *random-walk* moves as far as heat at each update, at random; *time-average* holds heat's mean weights from the start:
 an adaptive policy has shown something only where it beats both. *best of 8 Dirichlet* chooses in each seed, by the
@@ -47,7 +48,8 @@ def page_part(
         source: Hash of the sources of the engine that made them.
     """
     lines = [_TITLE, "", _ABOUT, "```bash", command, "```", "", f"Engine: sources {source}.", ""]
-    lines += ["Aims missed:" if missed else "No aim is missed.", *(f"- {line}" for line in missed), ""]
+    lines += ["Aims missed:" if missed else "No aim is missed.", "", *(f"- {line}" for line in missed), ""]
+    lines += ["Arms:", "", *arms_words(), ""]
     for summary in summaries:
         lines += _suite(summary, words[summary.suite])
     lines += [f"- Suite {name}: absent: {reason}." for name, reason in absent.items()]
@@ -71,10 +73,12 @@ def write(part: str) -> None:
 
 def _suite(summary: SuiteSummary, words: str) -> list[str]:
     seeds = f"{len(summary.seeds):,} seeds" if len(summary.seeds) > 1 else "one seed"
+    costs = [arm.cpu_s for arm in summary.arms if arm.cpu_s is not None]
     return [
         f"### Suite {summary.suite}",
         "",
-        f"{words[0].upper()}{words[1:]}. {seeds[0].upper()}{seeds[1:]}.",
+        f"{words[0].upper()}{words[1:]}. {seeds[0].upper()}{seeds[1:]}, "
+        f"{sum(costs) / len(costs):.2g} CPU-seconds a run.",
         "",
         *arm_table(summary),
         "",
@@ -148,5 +152,6 @@ def _recognition(found: Recognition) -> str:
 
 
 def arms_words() -> list[str]:
-    """What each adaptive arm is, a line each."""
-    return [f"- {name}: {arm.words}" for name, arm in ARMS.items() if name.startswith(HEAT)]
+    """What each arm is that its name does not say, a line each."""
+    drawn = {arm.name for arm in DIRICHLET}
+    return [f"- {name}: {arm.words}" for name, arm in ARMS.items() if name not in drawn]

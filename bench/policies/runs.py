@@ -59,7 +59,8 @@ def run_real(suite: str, name: str, seed: int, *, heat: Outcome | None, quick: b
     config = chosen.config(arm, seed=seed, folder=RUNS / "prepared", quick=quick)
     inputs = _prepared(config)
     if arm.kind == "engine":
-        config, inputs = _shortened(config, inputs)
+        if arm.is_charged:
+            config, inputs = _shortened(config, inputs)
         trace = play(config, inputs, random_tasks=chosen.random_tasks)
     else:
         setup = inputs.engine
@@ -132,7 +133,13 @@ def _locked(path: Path) -> Iterator[None]:
 def key_of(suite: str, name: str, seed: int, *, quick: bool, heat: str | None) -> str:
     """Where the outcome is kept; `heat` is the key of the heat run a control follows."""
     arm = ARMS[name]
-    parts: dict[str, Any] = {"suite": suite, "arm": name, "seed": seed, "settings": _settings(suite, name, quick=quick)}
+    parts: dict[str, Any] = {
+        "suite": suite,
+        "arm": name,
+        "seed": seed,
+        "settings": _settings(suite, name, quick=quick),
+        "is_charged": arm.is_charged,
+    }
     if suite == worlds.NAME:
         parts["code"] = _source("scheduler/simulator", "bench/policies/worlds.py")
     if arm.kind == "engine":

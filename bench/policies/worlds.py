@@ -107,14 +107,15 @@ def floor_of(num_tasks: int) -> float:
 
 
 def play_engine(world: World, arm: Arm) -> Trace:
-    """A run in which the engine decides, shortened by what its probes cost."""
+    """A run in which the engine decides, shortened by what its probes cost where they are charged."""
     started_s = time.process_time()
     measurement = (
         MeasurementConfig() if arm.samples_answers else MeasurementConfig(sampled_probes=1, samples_per_probe=2)
     )
     answers = measurement.num_probes + measurement.sampled_probes * measurement.samples_per_probe
     evaluation = FORWARD * answers * len(world.tasks)
-    steps = affordable_steps(Costs(float(BATCH_SIZE), evaluation), steps=STEPS, interval=INTERVAL)
+    paid = evaluation if arm.is_charged else 0.0
+    steps = affordable_steps(Costs(float(BATCH_SIZE), paid), steps=STEPS, interval=INTERVAL)
     mixture = mixture_of(arm)
     setup = EngineSetup(
         tasks=world.tasks,
