@@ -13,7 +13,7 @@ What this does not do: tune a learning rate an arm, or test a model larger than 
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from bench.policies import page, worlds
 from bench.policies.arms import ARMS, CONTROLS, HEAT, SIMPLE_STATICS
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for line in missed:
         print(f"missed: {line}")
     if not options.quick:
-        page.write(page_part(summaries, absent=absent, missed=missed))
+        page.write(page.page_part(summaries, words=WORDS, absent=absent, missed=missed, source=engine_source()))
         print(f"written to {page.PAGE}")
     return int(options.check and bool(missed))
 
@@ -85,18 +85,6 @@ def _campaign(suite: str, options: argparse.Namespace, *, seeds: int | None) -> 
 
 def _can_be_shown(outcomes: Sequence[Outcome]) -> bool:
     return any(one.arm == UNIFORM for one in outcomes)
-
-
-def page_part(summaries: Sequence[SuiteSummary], *, absent: Mapping[str, str], missed: Sequence[str]) -> str:
-    """Our part of the page, with the command that makes it again."""
-    return page.page_part(
-        summaries,
-        words=WORDS,
-        absent=absent,
-        missed=missed,
-        command="python -m bench.policies --check",
-        source=engine_source(),
-    )
 
 
 def _show(summary: SuiteSummary) -> None:

@@ -34,7 +34,6 @@ def page_part(
     words: Mapping[str, str],
     absent: Mapping[str, str],
     missed: Sequence[str],
-    command: str,
     source: str,
 ) -> str:
     """The part's text, without its markers.
@@ -44,10 +43,9 @@ def page_part(
         words: What each suite is.
         absent: Why a suite has none.
         missed: Aims that were missed.
-        command: That made the results.
         source: Hash of the sources of the engine that made them.
     """
-    lines = [_TITLE, "", _ABOUT, "```bash", command, "```", "", f"Engine: sources {source}.", ""]
+    lines = [_TITLE, "", _ABOUT, f"Engine: sources {source}.", ""]
     lines += ["Aims missed:" if missed else "No aim is missed.", "", *(f"- {line}" for line in missed), ""]
     lines += ["Arms:", "", *arms_words(), ""]
     for summary in summaries:
@@ -79,6 +77,10 @@ def _suite(summary: SuiteSummary, words: str) -> list[str]:
         "",
         f"{words[0].upper()}{words[1:]}. {seeds[0].upper()}{seeds[1:]}, "
         f"{sum(costs) / len(costs):.2g} CPU-seconds a run.",
+        "",
+        "```bash",
+        f"python -m bench.policies --suite {summary.suite} --seeds {len(summary.seeds)}",
+        "```",
         "",
         *arm_table(summary),
         "",

@@ -160,10 +160,11 @@ SYMBOLS = RealSuite(
     files=(ROOT / "examples/symbols/run.yaml", ROOT / "examples/symbols/distractors.yaml"),
     settings={
         "train.steps": 1200,
+        "train.global_batch_size": 16,
         "mixture.interval_steps": 60,
         "data.probes_per_task": 32,
-        "data.selection_per_task": 64,
-        "data.test_per_task": 200,
+        "data.selection_per_task": 32,
+        "data.test_per_task": 150,
         "evaluation.sampled_probes": 4,
         "evaluation.samples_per_probe": 2,
     },
