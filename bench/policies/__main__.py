@@ -37,10 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     absent = {suite: reason for suite in chosen if suite in REAL_SUITES and (reason := REAL_SUITES[suite].make())}
     outcomes: dict[str, list[Outcome]] = {}
     for suite in chosen if options.quick else SUITES:
-        campaign = _campaign(suite, options, seeds=options.seeds if suite in chosen else None)
         if suite in chosen and suite not in absent:
+            campaign = _campaign(suite, arms=options.arms, seeds=options.seeds, quick=options.quick)
             campaign.run(num_processes=options.jobs)
-        outcomes[suite] = campaign.outcomes()
+        outcomes[suite] = _all_outcomes(suite, at_least_seeds=options.seeds or 1, quick=options.quick)
     summaries = [summarise(suite, found) for suite, found in outcomes.items() if _can_be_shown(found)]
     for summary in summaries:
         _show(summary)
@@ -74,13 +74,28 @@ def _arm_names(text: str) -> tuple[str, ...]:
     return (UNIFORM, *(name for name in names if name != UNIFORM))
 
 
-def _campaign(suite: str, options: argparse.Namespace, *, seeds: int | None) -> Campaign:
-    usual = _WORLDS if suite == worlds.NAME else REAL_SUITES[suite].seeds
-    quick = _QUICK_WORLDS if suite == worlds.NAME else 1
-    seeds = seeds or (quick if options.quick else usual)
-    arms = options.arms or (_QUICK_ARMS if options.quick else tuple(ARMS))
-    name = f"{suite}-quick" if options.quick else suite
-    return Campaign(suite, ResultsFile(RUNS / f"{name}.jsonl"), arms=arms, seeds=range(seeds), quick=options.quick)
+def _campaign(suite: str, *, arms: Sequence[str] | None, seeds: int | None, quick: bool) -> Campaign:
+    arms = arms or (_QUICK_ARMS if quick else tuple(ARMS))
+    name = f"{suite}-quick" if quick else suite
+    return Campaign(
+        suite,
+        ResultsFile(RUNS / f"{name}.jsonl"),
+        arms=arms,
+        seeds=range(seeds or _usual_seeds(suite, quick=quick)),
+        quick=quick,
+    )
+
+
+def _usual_seeds(suite: str, *, quick: bool) -> int:
+    if suite == worlds.NAME:
+        return _QUICK_WORLDS if quick else _WORLDS
+    return 1 if quick else REAL_SUITES[suite].seeds
+
+
+def _all_outcomes(suite: str, *, at_least_seeds: int, quick: bool) -> list[Outcome]:
+    """All that hold of the suite, of whichever call."""
+    seeds = max(at_least_seeds, _usual_seeds(suite, quick=quick))
+    return _campaign(suite, arms=tuple(ARMS), seeds=seeds, quick=quick).outcomes()
 
 
 def _can_be_shown(outcomes: Sequence[Outcome]) -> bool:
