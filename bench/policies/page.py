@@ -123,7 +123,11 @@ def _cells(arm: ArmSummary) -> list[str]:
 def _difference(found: Difference | None, *, is_uniform: bool) -> tuple[str, str]:
     if is_uniform or found is None:
         return "", ""
-    return in_words(found).replace(" points", ""), f"{found.p:.3f}"
+    return in_words(found).replace(" points", ""), _p(found.p)
+
+
+def _p(value: float) -> str:
+    return "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _ratio(value: float | None, *, digits: int) -> str:
@@ -136,7 +140,7 @@ def beside_table(summary: SuiteSummary) -> list[str]:
     for metric, found in summary.heat_beside.items():
         for name, difference in found.items():
             verdict = "better" if difference.above_zero else "worse" if difference.below_zero else "no difference shown"
-            lines.append(f"| {name} | {metric} | {in_words(difference)} | {difference.p:.3f} | {verdict} |")
+            lines.append(f"| {name} | {metric} | {in_words(difference)} | {_p(difference.p)} | {verdict} |")
     return lines
 
 
