@@ -9,10 +9,14 @@ import sys
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from scheduler.errors import TaskheatError
+
+if TYPE_CHECKING:
+    from cluster.config import RunConfig
 
 
 class _Group(click.Group):
@@ -64,9 +68,7 @@ def run(
     else:
         config = load_config(RunConfig, files=files, overrides=ours)
         launch_config = load_config(LaunchConfig, files=launch_files, overrides=theirs)
-    if config.output.name is None:
-        output = config.output.model_copy(update={"name": _run_name(files[0])})
-        config = config.model_copy(update={"output": output})
+    config = _named(config, files)
     if dry_run:
         click.echo(f"# RunConfig\n{dump_config(config)}\n# LaunchConfig\n{dump_config(launch_config)}", nl=False)
         return
@@ -101,6 +103,13 @@ def _files_and_overrides(arguments: tuple[str, ...], *, required: bool = True) -
     if required and not files:
         raise click.UsageError("give at least one CONFIG.yaml")
     return files, [argument for argument in arguments if "=" in argument]
+
+
+def _named(config: "RunConfig", files: Sequence[Path]) -> "RunConfig":
+    if config.output.name is not None:
+        return config
+    output = config.output.model_copy(update={"name": _run_name(files[0])})
+    return config.model_copy(update={"output": output})
 
 
 def _run_name(config_file: Path) -> str:
@@ -138,6 +147,63 @@ def prepare(
     with chosen_executor(workers=workers, address=address) as executor:
         preparation = prepare_run(config, executor=executor)
     click.echo(preparation.to_json() if as_json else str(preparation))
+
+
+@main.command()
+@click.argument("arguments", nargs=-1, metavar="CONFIG.yaml [MORE.yaml ...] [a.b=value ...]")
+@click.option("--launch", type=click.Path(path_type=Path), help="LaunchConfig: where to run, and the job's settings.")
+@click.option("--address", metavar="http://HEAD:8265", help="The cluster's job server (default: launch.job.address).")
+@click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="Go on with a run on the storage.")
+@click.option("--no-wait", is_flag=True, help="Submit and stop; say how to follow the job.")
+def submit(
+    arguments: tuple[str, ...], *, launch: Path | None, address: str | None, resume: Path | None, no_wait: bool
+) -> None:
+    """Run as a job of a Ray cluster: check here, send what is needed, follow its log, end with its exit code."""
+    from cluster.config import LaunchConfig, RunConfig
+    from cluster.preflight import check_files
+    from cluster.settings import load_config
+
+    ours, theirs = _split_launch([argument for argument in arguments if "=" in argument])
+    launch_config = load_config(LaunchConfig, files=[launch] if launch else [], overrides=theirs)
+    if resume is not None:
+        if ours or any("=" not in argument for argument in arguments):
+            raise click.UsageError("--resume takes the run's own configuration; besides it only launch. settings")
+        from cluster.jobs.submit import submit_resume
+
+        sys.exit(submit_resume(resume, launch_config, theirs, address=address, wait=not no_wait))
+    files, _ = _files_and_overrides(arguments)
+    config = _named(load_config(RunConfig, files=files, overrides=ours), files)
+    check_files(config)
+
+    from cluster.jobs.submit import submit_run
+
+    sys.exit(submit_run(config, launch_config, address=address, wait=not no_wait))
+
+
+@main.command()
+@click.argument("overrides", nargs=-1, metavar="[launch.a.b=value ...]")
+@click.option("--launch", type=click.Path(path_type=Path), help="LaunchConfig whose address and storage to examine.")
+@click.option("--address", metavar="ADDRESS|auto", help="Examine every node of this cluster (default: launch.address).")
+@click.option("--storage", type=click.Path(path_type=Path), help="Folder to write to (default: launch.storage).")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def doctor(
+    overrides: tuple[str, ...], *, launch: Path | None, address: str | None, storage: Path | None, as_json: bool
+) -> None:
+    """Find what would stop a run here or on a cluster, and say what to do; exits with 2 if something would."""
+    from cluster.config import LaunchConfig
+    from cluster.doctor.examine import examine
+    from cluster.doctor.finding import as_json as json_of
+    from cluster.doctor.finding import as_text, has_failed
+    from cluster.settings import load_config
+
+    others, theirs = _split_launch(overrides)
+    if others:
+        raise click.UsageError("only settings of the launch may be given, such as launch.storage=/mnt/shared")
+    config = load_config(LaunchConfig, files=[launch] if launch else [], overrides=theirs)
+    config = config.model_copy(update={"address": address or config.address})
+    findings = examine(config, storage=storage.absolute() if storage else config.storage)
+    click.echo(json_of(findings) if as_json else as_text(findings))
+    sys.exit(2 if has_failed(findings) else 0)
 
 
 @main.command()

@@ -9,6 +9,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from cluster.jobs.config import JobConfig
 from evalsvc.config import EvaluationConfig
 from scheduler.config_model import ConfigModel
 from scheduler.setup import (
@@ -121,10 +122,14 @@ class LaunchConfig(ConfigModel):
     `num_workers: null` means one per GPU, or up to two on CPUs. `parallelism: ddp` gives every worker the whole model;
     `fsdp2` gives each a part of parameters, gradients and optimiser state, for models that one worker cannot hold, and
     gathers a layer when it is needed. A checkpoint of either, on any number of workers, is gone on from under the
-    other. On a cluster of several machines `output.dir` must lie on storage that every node can read and write.
+    other. On a cluster of several machines `output.dir` must lie on storage that every node can read and write;
+    `storage` names it, for `taskheat submit`, `doctor` and `manifest`.
     """
 
     address: str | None = None
+    storage: Path | None = Field(
+        default=None, description="folder that every node reads and writes under the same path, such as `/mnt/shared`"
+    )
     num_workers: int | None = Field(default=None, ge=1)
     parallelism: Literal["ddp", "fsdp2"] = "ddp"
     cpus_per_worker: float = Field(default=1.0, gt=0)
@@ -135,6 +140,7 @@ class LaunchConfig(ConfigModel):
     worker_start_timeout_s: float = Field(default=120.0, gt=0)
     dashboard: bool = False
     log_level: Literal["debug", "info", "warning", "error"] = "warning"
+    job: JobConfig = Field(default=JobConfig(), description="how `taskheat submit` hands the run over")
 
     @model_validator(mode="after")
     def _gpus_are_a_part_or_whole(self) -> "LaunchConfig":

@@ -1,6 +1,5 @@
 """What is checked before anything is started: the right modules, a loadable model, enough free resources."""
 
-import importlib
 import math
 import os
 from collections.abc import Mapping
@@ -8,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.config import LaunchConfig, RunConfig
+from cluster.origins import shadowed_packages
 from scheduler.errors import ConfigError, ResourceError
 from train.config import ModelConfig, PretrainedModel
 from train.data.files import find_files
 
-_PACKAGES = ("scheduler", "train", "evalsvc", "cluster")
 _ROUNDING = 1e-6
 """Ray counts resources in ten-thousandths; sums of floats stray by less than this."""
 
@@ -38,26 +37,30 @@ class Placement:
 
 def check_packages() -> None:
     """Refuse to run when another distribution shadows one of our packages."""
-    home = Path(__file__).parents[1]
-    for name in _PACKAGES:
-        origin = importlib.import_module(name).__file__
-        if origin is None or Path(origin).parents[1] != home:
-            raise ConfigError(
-                f"the package {name!r} was imported from {origin}, not from {home}; "
-                "another distribution of that name shadows it: uninstall it, or put the project first on PYTHONPATH"
-            )
+    if faults := shadowed_packages():
+        raise ConfigError("; ".join(faults))
 
 
 def check_files(config: RunConfig) -> None:
     """Refuse a model or a source that is not there, before the seconds that importing torch and Ray take.
 
     Raises:
-        ConfigError: The model's folder cannot be loaded.
+        ConfigError: The model's folder cannot be loaded, or the output would lie in a job's own copy of the project.
         DataError: A source does not exist or is of an unknown extension.
     """
+    check_output(config.output.dir)
     check_model(config.model)
     for source in config.data.sources:
         find_files(source.path)
+
+
+def check_output(folder: Path) -> None:
+    """Refuse to write into the copy of the project that Ray unpacks for a job: no other node sees it, and it goes."""
+    if {"runtime_resources", "working_dir_files"} <= set(folder.parts):
+        raise ConfigError(
+            f"output.dir: {folder} lies in this job's copy of the working directory, which Ray deletes after the "
+            "job and no other node sees; give a folder that every node reads and writes: output.dir=/mnt/shared/runs"
+        )
 
 
 def check_model(config: ModelConfig) -> None:

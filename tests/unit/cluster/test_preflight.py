@@ -140,5 +140,5 @@ def test_a_package_of_another_distribution_is_told_from_ours(tmp_path: Path, mon
     (tmp_path / "train/__init__.py").touch()
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(__import__("sys").modules, "train")
-    with pytest.raises(ConfigError, match=re.escape(f"'train' was imported from {tmp_path / 'train/__init__.py'}")):
+    with pytest.raises(ConfigError, match=re.escape(f"'train' is imported from {tmp_path / 'train/__init__.py'}")):
         check_packages()
