@@ -16,6 +16,7 @@ second and third job.
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -203,6 +204,7 @@ def _last_line(text: str) -> str:
 @click.option("--check", is_flag=True, help="Exit 1 when something did not go as it must.")
 def main(quick: bool, check: bool) -> None:
     """Submit the demo to a real local cluster in every way the README shows."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the cluster is stopped
     findings = Findings()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -181,6 +181,27 @@ def submit(
 
 
 @main.command()
+@click.argument("arguments", nargs=-1, metavar="[CONFIG.yaml ...] [a.b=value ...]")
+@click.option(
+    "--kind", type=click.Choice(["rayjob", "raycluster", "ray-up", "grafana"]), required=True, help="What to describe."
+)
+@click.option("--launch", type=click.Path(path_type=Path), help="LaunchConfig with `storage` and `cluster`.")
+def manifest(arguments: tuple[str, ...], *, kind: str, launch: Path | None) -> None:
+    """Print a cluster's description, made from the launch; only a rayjob takes a CONFIG.yaml, the run it starts."""
+    from cluster.config import LaunchConfig, RunConfig
+    from cluster.manifests.text import described
+    from cluster.settings import load_config
+
+    files, overrides = _files_and_overrides(arguments, required=kind == "rayjob")
+    ours, theirs = _split_launch(overrides)
+    if kind != "rayjob" and (files or ours):
+        raise click.UsageError(f"a {kind} is made from the launch alone; give --launch and launch. settings")
+    launch_config = load_config(LaunchConfig, files=[launch] if launch else [], overrides=theirs)
+    config = _named(load_config(RunConfig, files=files, overrides=ours), files) if kind == "rayjob" else None
+    click.echo(described(kind, launch_config, config), nl=False)
+
+
+@main.command()
 @click.argument("overrides", nargs=-1, metavar="[launch.a.b=value ...]")
 @click.option("--launch", type=click.Path(path_type=Path), help="LaunchConfig whose address and storage to examine.")
 @click.option("--address", metavar="ADDRESS|auto", help="Examine every node of this cluster (default: launch.address).")

@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from cluster.jobs.config import JobConfig
+from cluster.manifests.config import ClusterConfig
 from evalsvc.config import EvaluationConfig
 from scheduler.config_model import ConfigModel
 from scheduler.setup import (
@@ -140,6 +141,13 @@ class LaunchConfig(ConfigModel):
     worker_start_timeout_s: float = Field(default=120.0, gt=0)
     dashboard: bool = False
     log_level: Literal["debug", "info", "warning", "error"] = "warning"
+    trackers: tuple[Literal["wandb", "mlflow", "trackio"], ...] = Field(
+        default=(),
+        description="also written to these, beside TensorBoard; each is an extra: `pip install taskheat[wandb]`",
+    )
+    cluster: ClusterConfig = Field(
+        default=ClusterConfig(), description="the cluster that `taskheat manifest` describes"
+    )
     job: JobConfig = Field(default=JobConfig(), description="how `taskheat submit` hands the run over")
 
     @model_validator(mode="after")

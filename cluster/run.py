@@ -17,6 +17,7 @@ from cluster.run_directory import RunDirectory
 from cluster.setup import Inputs, gather_inputs
 from cluster.views.run_view import RunView
 from cluster.views.table import final_table
+from cluster.views.trackers import check_trackers
 from evalsvc.report.schema import Report
 from scheduler.errors import RunFailedError, TaskheatError
 
@@ -45,6 +46,7 @@ def resume_run(root: Path, *, launch_overrides: Sequence[str] = ()) -> Report | 
 
 def _train(config: RunConfig, launch: LaunchConfig, directory: RunDirectory, fork: Fork | None = None) -> Report | None:
     check_packages()
+    check_trackers(launch.trackers)
     check_model(config.model)
     console.print(f"run [bold]{directory.root.name}[/bold] in {directory.root}", soft_wrap=True)
     inputs = gather_inputs(config)
@@ -58,7 +60,7 @@ def _train(config: RunConfig, launch: LaunchConfig, directory: RunDirectory, for
     namespace = f"taskheat-{directory.root.name}-{uuid.uuid4().hex[:8]}"
     with ray_cluster(launch, namespace):
         driver = Driver(config=config, launch=launch, directory=directory, inputs=inputs, namespace=namespace)
-        view = RunView(metrics=directory.metrics, console=console)
+        view = RunView(run=directory.root.name, metrics=directory.metrics, console=console, trackers=launch.trackers)
         try:
             outcome = driver.run(view)
         except (TrainingFailedError, RunFailedError) as error:

@@ -33,6 +33,7 @@ def watch(engine: Any, view: RunView, *, is_done: Callable[[], bool], stop: thre
                 view.observe(from_json(line))
             if pulse.step > 0:
                 view.heartbeat(step=pulse.step, loss=pulse.loss, samples_per_s=pulse.samples_per_s)
+        view.tick()
         if finished:
             return
         time.sleep(_POLL_S)

@@ -1,1 +1,1 @@
-"""Views of a run while it trains: a live table, plain lines, TensorBoard. Each has `observe(record)`."""
+"""Views of a run while it trains: a live table, plain lines, TensorBoard, trackers. Each has `observe(record)`."""

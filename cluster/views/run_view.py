@@ -1,22 +1,33 @@
-"""Everything that shows one run at once: a live table on a terminal, plain lines elsewhere, TensorBoard always."""
+"""Everything that shows one run at once: a live table on a terminal, plain lines elsewhere; TensorBoard and Prometheus
+always; trackers where the launch names some.
+"""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.live import Live
 
+from cluster.metrics.exporter import PrometheusExporter
 from cluster.views.plain import PlainView
 from cluster.views.table import TableView
 from cluster.views.tensorboard import TensorBoardWriter
+from cluster.views.trackers import Tracker, Trackers
 from scheduler.records import Record
 
 
 class RunView:
-    """Opens the views that fit where the output goes; close it at the end of the run."""
+    """Opens the views that fit where the output goes; close it at the end of the run. Ray must be connected.
 
-    def __init__(self, *, metrics: Path, console: Console) -> None:
+    Raises:
+        ConfigError: A tracker is missing or cannot be opened.
+    """
+
+    def __init__(self, *, run: str, metrics: Path, console: Console, trackers: Sequence[Tracker] = ()) -> None:
+        self._trackers = Trackers(trackers, run=run, folder=metrics)
         self._board = TensorBoardWriter(metrics)
+        self._exporter = PrometheusExporter(run)
         self._screen: TableView | PlainView
         self._live: Live | None = None
         if console.is_terminal:
@@ -30,16 +41,24 @@ class RunView:
         """Show the next record of the ledger."""
         self._screen.observe(record)
         self._board.observe(record)
+        self._exporter.observe(record)
+        self._trackers.observe(record)
 
     def heartbeat(self, *, step: int, loss: float, samples_per_s: float) -> None:
         """Show where the workers are."""
         self._screen.heartbeat(step=step, loss=loss, samples_per_s=samples_per_s)
+        self._exporter.heartbeat(step=step, loss=loss, samples_per_s=samples_per_s)
+
+    def tick(self) -> None:
+        """Keep alive what is forgotten without being told again; call it every second or so."""
+        self._exporter.tick()
 
     def close(self) -> None:
-        """Leave the terminal as it was; finish the TensorBoard file."""
+        """Leave the terminal as it was; finish the TensorBoard file and the trackers' runs."""
         if self._live is not None:
             self._live.stop()
         self._board.close()
+        self._trackers.close()
 
 
 def _print_now(line: str) -> None:
