@@ -1,12 +1,12 @@
 """Runs as jobs of a real local cluster with token authentication, submitted from another directory.
 
-    python -m bench.jobs [--quick] [--check]
+    python -m bench.jobs [--quick] [--check] [--part NAME ...]
 
 Starts a head with a token of its own and, first on its PYTHONPATH, another distribution's package `scheduler`. Then:
 
     unreachable, no token, wrong token    `taskheat submit` ends with 2 and says what to do
     taskheat submit                       the demo, its data travelling; status, log and exit code come back
-    taskheat submit --no-wait, job stop   the run ends with a checkpoint; --resume finishes it
+    taskheat submit --no-wait, job stop   its metrics are served; the run ends with a checkpoint; --resume goes on
     ray job submit --working-dir          the demo as the README shows it, and the doctor on the cluster
 
 It shows that these work and what a submission adds in seconds; it is no benchmark of Ray. `--quick` leaves out the
@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,7 @@ from pathlib import Path
 import click
 
 from bench.local_cluster import LocalCluster, local_cluster
+from cluster.metrics.names import METRICS
 
 PROJECT = Path(__file__).parents[1]
 DEMO = PROJECT / "examples" / "finrisk"
@@ -157,6 +159,8 @@ def stopped_and_resumed(bench: Bench, findings: Findings) -> None:
     run = bench.storage / "runs" / "stopped"
     while not list(run.glob("checkpoints/step-*")) and time.monotonic() - started < _TIMEOUT_S:
         time.sleep(0.5)
+    served, missing = _served_metrics(bench, run="stopped")
+    findings.note("metrics of the run", not missing, 0.0, f"{len(served)} served, missing: {missing or 'none'}")
     bench.ray("job", "stop", "--address", bench.cluster.address, job[1])
     status = json.loads((run / "manifest.json").read_text(encoding="utf-8"))["status"]
     findings.note("ray job stop", status == "stopped", time.monotonic() - started, f"the run's status is {status}")
@@ -172,6 +176,21 @@ def stopped_and_resumed(bench: Bench, findings: Findings) -> None:
     if job is not None:
         bench.ray("job", "stop", "--address", bench.cluster.address, job[1])
     findings.note("submit --resume", after >= before + 3, time.monotonic() - started, f"{after - before} new records")
+
+
+def _served_metrics(bench: Bench, *, run: str) -> tuple[set[str], list[str]]:
+    """Which of our metrics the head serves for the run, and which gauges it does not (waiting a minute at most)."""
+    deadline = time.monotonic() + 60
+    while True:
+        with urllib.request.urlopen(bench.cluster.metrics, timeout=10) as answer:
+            text = answer.read().decode()
+        served = set(re.findall(rf'^(ray_taskheat_\w+){{.*run="{run}"', text, re.MULTILINE))
+        missing = [
+            metric.served_name for metric in METRICS if not metric.is_counter and metric.served_name not in served
+        ]
+        if not missing or time.monotonic() > deadline:
+            return served, missing
+        time.sleep(2)
 
 
 def plain(bench: Bench, findings: Findings) -> None:
@@ -199,15 +218,19 @@ def _last_line(text: str) -> str:
     return lines[-1].strip() if lines else "(nothing)"
 
 
+PARTS = {"refusals": refusals, "submitted": submitted, "stopped": stopped_and_resumed, "plain": plain}
+
+
 @click.command()
 @click.option("--quick", is_flag=True, help="Refusals and one job.")
+@click.option("--part", type=click.Choice(list(PARTS)), multiple=True, help="Only these (default: all).")
 @click.option("--check", is_flag=True, help="Exit 1 when something did not go as it must.")
-def main(quick: bool, check: bool) -> None:
+def main(quick: bool, part: tuple[str, ...], check: bool) -> None:
     """Submit the demo to a real local cluster in every way the README shows."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the cluster is stopped
     findings = Findings()
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
         bench_folders = {part: folder / part for part in ("storage", "elsewhere")}
         for path in bench_folders.values():
             path.mkdir()
@@ -215,11 +238,8 @@ def main(quick: bool, check: bool) -> None:
         with local_cluster(folder, environment={"PYTHONPATH": str(foreign_scheduler(folder))}) as cluster:
             findings.note("cluster", True, time.monotonic() - started, f"up at {cluster.address}")
             bench = Bench(cluster=cluster, **bench_folders)
-            refusals(bench, findings)
-            submitted(bench, findings)
-            if not quick:
-                stopped_and_resumed(bench, findings)
-                plain(bench, findings)
+            for name in part or (("refusals", "submitted") if quick else PARTS):
+                PARTS[name](bench, findings)
     results = PROJECT / "bench" / "results"
     results.mkdir(parents=True, exist_ok=True)
     (results / "jobs.json").write_text(json.dumps(findings.rows, indent=2), encoding="utf-8")

@@ -22,9 +22,10 @@ _START_TIMEOUT_S = 90.0
 
 @dataclass(frozen=True, slots=True)
 class LocalCluster:
-    """How to reach it: its job server, the file with its token, and its folder of sessions and logs."""
+    """How to reach it: its job server, its metrics, the file with its token, and its folder of sessions and logs."""
 
     address: str
+    metrics: str
     token_file: Path
     sessions: Path
 
@@ -43,7 +44,7 @@ def local_cluster(
     token_file.touch(mode=0o600)
     token_file.write_text(secrets.token_hex(32), encoding="utf-8")
     gcs, dashboard, client, agent, metrics = _free_ports(5)
-    cluster = LocalCluster(f"http://127.0.0.1:{dashboard}", token_file, sessions)
+    cluster = LocalCluster(f"http://127.0.0.1:{dashboard}", f"http://127.0.0.1:{metrics}/metrics", token_file, sessions)
     ray = str(Path(sys.executable).with_name("ray"))
     command = [sys.executable, ray] if not os.access(ray, os.X_OK) else [ray]
     options = {
