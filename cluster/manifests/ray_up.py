@@ -32,8 +32,8 @@ def ray_up(launch: LaunchConfig) -> dict[str, Any]:
             "name one group, or start the others' nodes by hand with ray start --labels"
         )
     join = f"{_START} --address=$RAY_HEAD_IP:6379"
-    if is_local and groups[0].ray_labels():
-        join += f' --labels="{",".join(f"{key}={value}" for key, value in groups[0].ray_labels().items())}"'
+    if is_local and (labels := next(iter(groups)).ray_labels()):
+        join += f' --labels="{",".join(f"{key}={value}" for key, value in labels.items())}"'
     described = {
         "cluster_name": cluster.name,
         "provider": dict(settings.provider),

@@ -3,10 +3,13 @@ import re
 from itertools import combinations
 from typing import Any
 
+import pytest
 from click.testing import CliRunner
+from ray.util.metrics import Gauge
 
 from cluster.cli import main
 from cluster.metrics.dashboard import dashboard
+from cluster.metrics.exporter import PrometheusExporter
 from cluster.metrics.figures import figures
 from cluster.metrics.names import FAULT_KINDS, METRICS, PLAN_VERSION, SCORE, STALENESS, STEP, WEIGHT
 from cluster.views.run_state import RunState
@@ -84,3 +87,28 @@ def test_panels_have_numbers_of_their_own_and_do_not_overlap() -> None:
 def test_the_command_prints_the_dashboard() -> None:
     done = CliRunner().invoke(main, ["manifest", "--kind", "grafana"])
     assert json.loads(done.stdout) == dashboard()
+
+
+def test_gauges_are_set_again_every_five_seconds_because_ray_forgets_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray is not connected here; what it is told is what counts."""
+    told: list[tuple[str, float, tuple[str | None, str]]] = []
+
+    def remember(gauge: Gauge, value: float, tags: dict[str, str]) -> None:
+        told.append((gauge.info["name"], value, (tags.get("task"), tags["run"])))
+
+    monkeypatch.setattr(Gauge, "set", remember)
+    now = [0.0]
+    exporter = PrometheusExporter("demo", clock=lambda: now[0])
+    for record in RECORDS:
+        exporter.observe(record)
+    exporter.tick()
+    assert told == []
+    rounds = []
+    for now[0] in (5.0, 7.0, 10.0):
+        told.clear()
+        exporter.tick()
+        rounds.append(list(told))
+    assert rounds[0] == rounds[2]
+    assert rounds[1] == []
+    assert {run for _, _, (_, run) in rounds[0]} == {"demo"}
+    assert len(rounds[0]) == len(list(figures(state_after())))
