@@ -160,7 +160,6 @@ SYMBOLS = RealSuite(
     files=(ROOT / "examples/symbols/run.yaml", ROOT / "examples/symbols/distractors.yaml"),
     settings={
         "train.steps": 1200,
-        "train.global_batch_size": 16,
         "mixture.interval_steps": 60,
         "data.probes_per_task": 32,
         "data.selection_per_task": 32,
