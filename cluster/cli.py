@@ -277,6 +277,20 @@ def replay(run_directory: Path) -> None:
 
 
 @main.command()
+@click.argument("run_directory", type=click.Path(path_type=Path))
+@click.option("--step", type=int, required=True, metavar="S", help="An optimiser step, from 0.")
+@click.option("--task", metavar="NAME", help="Tell of this task only.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def explain(run_directory: Path, *, step: int, task: str | None, as_json: bool) -> None:
+    """Say in words what moved and what held in the decision in force at a step, from the ledger alone."""
+    from cluster.explain import explain_step
+    from cluster.views.explain_text import explanation_json, explanation_text
+
+    found = explain_step(run_directory, step, task=task)
+    click.echo(explanation_json(found) if as_json else explanation_text(found))
+
+
+@main.command()
 @click.argument("arguments", nargs=-1, metavar="SIM.yaml [MORE.yaml ...] [a.b=value ...]")
 @click.option(
     "--fit", "fitted_run", type=click.Path(path_type=Path), metavar="RUN", help="Learn the curves from a run."

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from heapq import nlargest
 
 from scheduler.records import TaskDecision
+from scheduler.signals import TaskSignal
 
 _MIN_MOVE = 0.005
 _COMPONENTS = {
@@ -47,6 +48,21 @@ def sentence(task: TaskDecision) -> str:
         text += f"; exposure brings no progress, so its heat counts {task.learnability:.0%}"
     if task.held_by:
         text += f"; {_HELD_WORDS[task.held_by].format(target=task.target_weight)}"
+    return text + "."
+
+
+def measured(signal: TaskSignal, before: TaskSignal | None) -> str:
+    """What an evaluation found of a task, and how score and loss changed since the signal `before`, if there is one."""
+    score, loss = f"score {signal.score:.3f} on {signal.num_probes} probes", f"held-out loss {signal.loss:.3f}"
+    if before is not None:
+        score += f" ({signal.score - before.score:+.3f})"
+        loss += f" ({signal.loss - before.loss:+.3f})"
+    text = f"{score}, {loss}"
+    if signal.num_reviewed:
+        compliance = f"{signal.format_compliance:.0%} in the right format"
+        text += f"; of {signal.num_reviewed} answers reviewed {signal.num_rejected} rejected, {compliance}"
+    if signal.num_human_reviewed:
+        text += f"; people rejected {signal.num_human_rejected} of {signal.num_human_reviewed}"
     return text + "."
 
 

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from scheduler.explain import sentence, sentences
+from scheduler.explain import measured, sentence, sentences
 from scheduler.records import TaskDecision
+from tests.unit.scheduler.made import signal
 
 CALM = TaskDecision(
     task="sums",
@@ -78,3 +79,13 @@ def test_small_moves_are_not_told() -> None:
 
 def test_a_held_plan_says_why() -> None:
     assert sentences([HOT], held="nothing was measured") == ("Weights kept: nothing was measured.",)
+
+
+def test_a_measurement_is_told_with_its_change_since_the_one_before() -> None:
+    first = signal("a", score=0.5, loss=1.25)
+    then = signal("a", step=25, score=0.75, loss=1.0, num_rejected=4, num_human_rejected=1, num_human_reviewed=3)
+    assert measured(first, None).startswith("score 0.500 on 64 probes, held-out loss 1.250;")
+    assert measured(then, first) == (
+        "score 0.750 on 64 probes (+0.250), held-out loss 1.000 (-0.250); of 16 answers reviewed 4 rejected, "
+        "100% in the right format; people rejected 1 of 3."
+    )
