@@ -114,18 +114,23 @@ def explain_step(path: Path, step: int, *, task: str | None = None) -> Explanati
 
 
 def _interval_of(history: RunHistory, step: int) -> tuple[Boundary, int]:
-    """The last boundary that is not after `step`, and the step at which its plan was superseded or training stands."""
+    """The last boundary that is not after `step`, and the step at which its plan was superseded or training stands.
+
+    Of a run that goes on the interval that is being trained counts too: its plan is known.
+    """
     setup, reached = history.run_setup, history.step
-    if not 0 <= step <= reached:
-        state = "ended at" if history.end is not None else "has come to"
+    ended = history.end is not None
+    last = reached if ended else min(reached + setup.interval_steps - 1, setup.total_steps)
+    if not 0 <= step <= last:
         raise ConfigError(
-            f"--step {step}: the run {state} step {reached} (of {setup.total_steps}); give a step from 0 to {reached}"
+            f"--step {step}: the run {'ended at' if ended else 'has come to'} step {reached} of {setup.total_steps}; "
+            f"give a step from 0 to {last}"
         )
     before = [boundary for boundary in history.boundaries if boundary.report.step <= step]
     if not before:
         raise LedgerError(f"the ledger has no report of a boundary up to step {step}; the workers have not begun")
     later = (boundary.report.step for boundary in history.boundaries if boundary.plan.version > before[-1].plan.version)
-    return before[-1], next(later, reached)
+    return before[-1], next(later, max(reached, step))
 
 
 def _taken_up(history: RunHistory, boundary: Boundary) -> int:
