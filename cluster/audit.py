@@ -13,7 +13,6 @@ from evalsvc.report.history import RunHistory
 from scheduler.errors import LedgerError
 from scheduler.keeper import replay
 from scheduler.ledger import read_ledger
-from scheduler.records import DecisionRecord
 from scheduler.setup import EngineSetup
 
 
@@ -49,9 +48,8 @@ def audit(path: Path) -> Audit:
         ReplayMismatchError: A plan or the sample sequence is not what the ledger's own evidence gives.
         DataError: Weights are shares of tokens, and the run's prepared data is gone.
     """
-    records = list(read_ledger(path))
-    setup = replay(records).setup
-    history = RunHistory.of(records)
+    history = RunHistory()
+    setup = replay(read_ledger(path), also=history.observe).setup
     _check_complete(setup, history)
     root = path if path.is_dir() else path.parent.parent
     for _ in replayed_batches(history, supervised_lengths=lengths_for_replay(root, setup)):
@@ -60,7 +58,7 @@ def audit(path: Path) -> Audit:
     if history.boundaries:
         num_steps, num_samples = history.boundaries[-1].report.step, history.boundaries[-1].report.num_samples
     return Audit(
-        num_decisions=sum(isinstance(record, DecisionRecord) for record in records),
+        num_decisions=len(history.decisions) + len(history.superseded_decisions),
         num_attempts=len(history.attempts),
         num_steps=num_steps,
         num_samples=num_samples,

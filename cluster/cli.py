@@ -269,8 +269,30 @@ def trace(
 
 @main.command()
 @click.argument("run_directory", type=click.Path(path_type=Path))
-def replay(run_directory: Path) -> None:
-    """Recompute every plan and every sample of a run from its ledger alone, and compare."""
+@click.argument("overrides", nargs=-1, metavar="[a.b=value ...]")
+@click.option(
+    "--policy",
+    "files",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    metavar="OTHER.yaml",
+    help="Compare with what this mixture would have decided on the same signals.",
+)
+@click.option("--json", "as_json", is_flag=True, help="With --policy or settings: print JSON.")
+def replay(run_directory: Path, *, overrides: tuple[str, ...], files: tuple[Path, ...], as_json: bool) -> None:
+    """Recompute every plan and every sample of a run from its ledger alone, and compare.
+
+    With --policy, or settings such as mixture.policy.type=odm: what another mixture would have decided instead.
+    """
+    if files or overrides:
+        from cluster.views.what_if_text import what_if_json, what_if_text
+        from cluster.what_if import what_if
+
+        found = what_if(run_directory, files, overrides)
+        click.echo(what_if_json(found) if as_json else what_if_text(found))
+        return
+    if as_json:
+        raise click.UsageError("--json belongs to --policy OTHER.yaml")
     from cluster.audit import audit
 
     click.echo(audit(run_directory))

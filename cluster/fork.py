@@ -22,6 +22,7 @@ from cluster.config import LaunchConfig, RunConfig
 from cluster.replayed_stream import prepared_candidates
 from cluster.run_directory import RunDirectory
 from cluster.settings import load_config
+from scheduler.config_model import ConfigModel
 from scheduler.errors import ConfigError, DataError, LedgerError, RunDirectoryError
 from scheduler.keeper import replay
 from scheduler.ledger import LedgerWriter, read_ledger
@@ -142,6 +143,13 @@ def changes(before: RunConfig, after: RunConfig) -> tuple[str, ...]:
     """What differs between two configurations but for where the run is kept, as `a.b: old → new`."""
     old, new = (config.model_dump(mode="json", exclude={"output"}) for config in (before, after))
     return tuple(_changes(old, new))
+
+
+def settings_changes(before: ConfigModel, after: ConfigModel, *, include: set[str]) -> tuple[str, ...]:
+    """What differs between two models of one type in the fields to `include`, as `a.b: old → new`."""
+    return tuple(
+        _changes(before.model_dump(mode="json", include=include), after.model_dump(mode="json", include=include))
+    )
 
 
 def _check_step(parent: RunDirectory, step: int) -> None:

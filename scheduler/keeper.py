@@ -6,8 +6,7 @@ of its last written line, and `replay` recomputes every plan with the same code 
 Calls are idempotent: a repeated call (Ray retries a call whose actor died) writes nothing twice.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -177,18 +176,19 @@ def _whole(value: object) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63 else -1
 
 
-def replay(records: Iterable[Record]) -> RunMemory:
-    """Recompute a ledger from its first record on.
+def replay(records: Iterable[Record], *, also: Callable[[Record], object] | None = None) -> RunMemory:
+    """Recompute a ledger from its first record on, in one pass; `also` is given every record that was found equal.
 
     Raises:
         LedgerError: The ledger does not begin with a run record of this engine, or contradicts itself.
         ReplayMismatchError: A recorded plan differs from the recomputed one.
     """
-    iterator = iter(records)
-    first = next(iterator, None)
-    if first is None:
-        raise LedgerError("the ledger is empty")
-    memory = RunMemory(setup_of(first))
-    for record in chain([first], iterator):
+    memory: RunMemory | None = None
+    for record in records:
+        memory = memory or RunMemory(setup_of(record))
         memory.fold(record)
+        if also is not None:
+            also(record)
+    if memory is None:
+        raise LedgerError("the ledger is empty")
     return memory

@@ -70,26 +70,38 @@ class RunMemory:
             ReplayMismatchError: The engine does not do what the ledger says it did.
             LedgerError: The ledger contradicts itself.
         """
-        if isinstance(record, StageRecord) or self.stage_due is not None:
+        if self.stage_due is not None and not isinstance(record, StageRecord):
             _compare(record, self.stage_due)
-            self.stage_due = None
-            return
+        recomputed = self.apply(record)
+        if isinstance(recomputed, RefusedRecord) and isinstance(record, SignalRecord):
+            raise ReplayMismatchError(f"{to_json(record)} was accepted, but the engine refuses it: {recomputed.reason}")
+        _compare(record, recomputed)
+
+    def apply(self, record: Record) -> Record | None:
+        """Do what the record tells of, and return the record that this engine makes of it; None: it would make none.
+
+        Raises LedgerError when the ledger contradicts itself.
+        """
+        due, self.stage_due = self.stage_due, None
         match record:
+            case StageRecord():
+                return due
             case RunRecord():
-                _compare(record, dataclasses.replace(record, plan=HeatEngine(self.setup).plan))
+                return dataclasses.replace(record, plan=HeatEngine(self.setup).plan)
             case SignalRecord(signal=signal):
                 refusal = self.refusal(signal)
-                if refusal is not None:
-                    raise ReplayMismatchError(f"{to_json(record)} was accepted, but the engine refuses it: {refusal}")
+                return record if refusal is None else RefusedRecord(signal.task, signal.step, refusal)
             case DecisionRecord(plan=plan):
-                _compare(record, self.decide(plan.source_step))
+                return self.decide(plan.source_step)
             case IntervalRecord(report=report):
-                _compare(record, self.observe_interval(report))
+                return self.observe_interval(report)
             case CheckpointRecord(step=step):
-                _compare(record, CheckpointRecord(step=step, plan_version=self.engine.plan.version))
+                version = self.engine.plan.version
                 self.take_checkpoint(step)
+                return CheckpointRecord(step=step, plan_version=version)
             case _:
                 self._note(record)
+                return record
 
     def _note(self, record: Record) -> None:
         match record:

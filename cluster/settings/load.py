@@ -8,7 +8,7 @@ from pydantic import BaseModel, ValidationError
 
 from cluster.settings.complaints import describe
 from cluster.settings.merge import absolute, merge, normalised
-from cluster.settings.node import Node, Origin
+from cluster.settings.node import Node, Origin, wrap
 from cluster.settings.overrides import overridden
 from cluster.settings.reading import read_file
 from cluster.settings.schema import Shape
@@ -18,7 +18,7 @@ from scheduler.errors import ConfigError
 T = TypeVar("T", bound=ConfigModel)
 
 
-def load_config(model: type[T], *, files: Sequence[Path], overrides: Sequence[str] = ()) -> T:
+def load_config(model: type[T], *, files: Sequence[Path], overrides: Sequence[str] = (), base: T | None = None) -> T:
     """The settings that `files` and `overrides` state, later ones over earlier ones, over the model's defaults.
 
     A path is relative to the file that states it; on the command line and in a default, to the current directory.
@@ -28,6 +28,7 @@ def load_config(model: type[T], *, files: Sequence[Path], overrides: Sequence[st
         model: what to build.
         files: YAML files, each a mapping or empty.
         overrides: `a.b=value`, the value in YAML; `a.b=` is null; a list's entry is its index: `data.sources.0.path=x`.
+        base: Settings that stand below the files' instead of the defaults.
 
     Raises:
         ConfigError: a file cannot be read or is not YAML, a key is written twice, a variable is not set, an override
@@ -36,6 +37,8 @@ def load_config(model: type[T], *, files: Sequence[Path], overrides: Sequence[st
     """
     shape = Shape.of(model)
     tree = Node({}, Origin("settings", Path.cwd()))
+    if base is not None:
+        tree = wrap(base.model_dump(mode="json"), tree)
     for file in files:
         tree = normalised(merge(tree, read_file(file), shape), shape)
     for override in overrides:
