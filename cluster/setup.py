@@ -9,6 +9,7 @@ from cluster.config import RunConfig
 from cluster.data import prepare_data, task_cards, wanted_arrangements
 from evalsvc.evaluator import make_evaluator
 from evalsvc.human_verdicts import check_verdicts
+from scheduler.allocation import UniformAllocation
 from scheduler.engine import HeatEngine
 from scheduler.errors import ConfigError
 from scheduler.setup import EngineSetup
@@ -75,6 +76,9 @@ def _engine_setup(config: RunConfig, tasks: tuple[TaskSpec, ...], store: TokenSt
             level_sizes=tuple(store.level_sizes(task) for task in numbers) if has_windows else (),
             mean_supervised_tokens=tuple(float(store.supervised_lengths(task).mean()) for task in numbers)
             if by_token
+            else (),
+            num_probes=tuple(store.num_rows(task, "probe") for task in numbers)
+            if config.mixture.allocation != UniformAllocation()
             else (),
         )
     except ValidationError as error:

@@ -243,6 +243,7 @@ def _setup(name: str, config: SimulationConfig, learner: LearnerConfig, fitted: 
             mixture=config.mixture,
             boundary=first.until,
             stage_policies=(first.policy or config.mixture.policy, last.policy or config.mixture.policy),
+            num_probes=(config.measurement.num_probes,) * len(learner.tasks),
         )
     except ValidationError as error:
         raise ConfigError(f"arms.{name}: {error}") from error

@@ -13,6 +13,7 @@ import torch
 
 from evalsvc.config import EvaluationConfig
 from evalsvc.evaluator import FinalScore, make_evaluator, read_probes
+from scheduler.allocation import Allocation
 from scheduler.task import TaskSpec
 from train.config import ModelConfig
 from train.data.store import TokenStore
@@ -56,7 +57,9 @@ class EvaluationActor:
         """Judge the snapshot of `step`: a signal per task as soon as it is known, then the decision."""
         load_snapshot(self._model, weights)
         self._step = step
-        for signal in self._evaluator.evaluate(self._model, step=step, attempt=attempt, plan_version=plan_version):
+        probes: Allocation = ray.get(self._engine.probes_for.remote(step))
+        judged = self._evaluator.evaluate(self._model, probes, step=step, attempt=attempt, plan_version=plan_version)
+        for signal in judged:
             ray.get(self._engine.observe.remote((signal,)))
         ray.get(self._engine.evaluation_done.remote(attempt, step))
 

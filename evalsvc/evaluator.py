@@ -16,6 +16,7 @@ import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from statistics import fmean, pvariance
 from typing import Any, NamedTuple
 
@@ -25,6 +26,7 @@ from evalsvc.config import EvaluationConfig
 from evalsvc.human_verdicts import RefusedLine, VerdictCount, VerdictTail
 from evalsvc.reviewer import Review, review
 from evalsvc.scorers import last_number, score_text
+from scheduler.allocation import ALL_PROBES, Allocation
 from scheduler.errors import ConfigError, DataError
 from scheduler.output_spec import binding_rules
 from scheduler.signals import TaskSignal
@@ -122,31 +124,47 @@ class Evaluator:
         """Lines of the file of people's verdicts that were not counted."""
         return tuple(self._verdicts.refused) if self._verdicts else ()
 
-    def evaluate(self, model: Any, *, step: int, attempt: int, plan_version: int) -> Iterator[TaskSignal]:
-        """Judge every task in order; each signal is given as soon as it is known."""
+    def evaluate(
+        self, model: Any, allocation: Allocation = ALL_PROBES, *, step: int, attempt: int, plan_version: int
+    ) -> Iterator[TaskSignal]:
+        """Judge every task that has probes in `allocation`, in order; each signal is given as soon as it is known."""
         for task_index in range(len(self._tasks)):
-            yield self.evaluate_task(model, task_index, step=step, attempt=attempt, plan_version=plan_version)
+            if not allocation.num_probes or allocation.num_probes[task_index] > 0:
+                yield self.evaluate_task(
+                    model, task_index, allocation, step=step, attempt=attempt, plan_version=plan_version
+                )
 
-    def evaluate_task(self, model: Any, task_index: int, *, step: int, attempt: int, plan_version: int) -> TaskSignal:
+    def evaluate_task(
+        self,
+        model: Any,
+        task_index: int,
+        allocation: Allocation = ALL_PROBES,
+        *,
+        step: int,
+        attempt: int,
+        plan_version: int,
+    ) -> TaskSignal:
         """Judge one task.
 
         Args:
             model: A transformers causal LM holding the weights of `step`; left in the mode it was found in.
             task_index: Which of the run's tasks.
+            allocation: How many of its probes are read, in the task's fixed order of them.
             step: Optimiser step of the weights; the random numbers depend on it.
             attempt: Passed on to the signal; the random numbers do not depend on it.
             plan_version: Passed on to the signal.
         """
         spec = self._tasks[task_index]
-        score, loss = self._score(model, spec, self._probes[task_index])
-        sampled_scores, verdict = self._sample(model, task_index, step)
+        probes = self._allotted(task_index, allocation)
+        score, loss = self._score(model, spec, probes, num_loss_probes=allocation.num_loss_probes)
+        sampled_scores, verdict = self._sample(model, spec, probes, step)
         people = self._verdicts.poll()[spec.name] if self._verdicts else VerdictCount(0, 0)
         return TaskSignal(
             task=spec.name,
             attempt=attempt,
             step=step,
             plan_version=plan_version,
-            num_probes=len(self._probes[task_index]),
+            num_probes=len(probes),
             score=score,
             loss=loss,
             sampled_score=fmean(map(fmean, sampled_scores)),
@@ -171,20 +189,35 @@ class Evaluator:
             results.append(FinalScore(spec.name, len(own), score, loss))
         return results
 
-    def _score(self, model: Any, spec: TaskSpec, probes: Sequence[Probe]) -> tuple[float, float]:
-        """Mean score by the task's checker, and mean loss per supervised token in nats."""
+    def _allotted(self, task_index: int, allocation: Allocation) -> Sequence[Probe]:
+        """The probes to read: all as they lie, or the first of the task's fixed order, which evaluations share."""
+        probes = self._probes[task_index]
+        if not allocation.num_probes:
+            return probes
+        order = _probe_order(len(probes), seed=self._seed, task=self._tasks[task_index].name)
+        return [probes[place] for place in order[: allocation.num_probes[task_index]]]
+
+    def _score(
+        self, model: Any, spec: TaskSpec, probes: Sequence[Probe], *, num_loss_probes: int = 0
+    ) -> tuple[float, float]:
+        """Mean score by the task's checker, and mean loss per supervised token in nats.
+
+        The loss is over the first `num_loss_probes`; 0: over all.
+        """
         readings = teacher_forced(
             model, [probe.row for probe in probes], pad_id=self._pad_id, batch_size=self._config.batch_size
         )
-        loss = math.fsum(reading.loss_sum for reading in readings) / sum(reading.num_tokens for reading in readings)
+        common = readings[: num_loss_probes or None]
+        loss = math.fsum(reading.loss_sum for reading in common) / sum(reading.num_tokens for reading in common)
         if isinstance(spec.checker, ExactChecker):
             return fmean(reading.exact for reading in readings), loss
         return fmean(self._text_scores(spec, probes, self._generate(model, probes, sampling=None))), loss
 
-    def _sample(self, model: Any, task_index: int, step: int) -> tuple[list[list[float]], Review]:
+    def _sample(
+        self, model: Any, spec: TaskSpec, allotted: Sequence[Probe], step: int
+    ) -> tuple[list[list[float]], Review]:
         """Scores of the sampled outputs, one list per probe, and their review."""
-        spec = self._tasks[task_index]
-        probes = self._probes[task_index][: self._config.sampled_probes]
+        probes = allotted[: self._config.sampled_probes]
         num_samples = self._config.samples_per_probe
         repeated = [probe for probe in probes for _ in range(num_samples)]
         sampling = Sampling(self._config.temperature, seed=_derived_seed(self._seed, step, spec.name))
@@ -285,3 +318,12 @@ def _note(spec: TaskSpec, probes: Sequence[Probe], config: EvaluationConfig) -> 
 def _derived_seed(seed: int, step: int, task: str) -> int:
     digest = hashlib.blake2b(repr((seed, step, task)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
+
+
+@cache
+def _probe_order(num_probes: int, *, seed: int, task: str) -> tuple[int, ...]:
+    """The order in which a task's probes are read where not all of them are: drawn once a run.
+
+    Probes lie sorted by difficulty; a draw makes the first n of them stand for all.
+    """
+    return tuple(sorted(range(num_probes), key=lambda place: _derived_seed(seed, place, f"probe of {task}")))

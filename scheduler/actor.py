@@ -11,6 +11,7 @@ from typing import Any
 
 import ray
 
+from scheduler.allocation import Allocation
 from scheduler.keeper import HeatKeeper
 from scheduler.plan import MixturePlan
 from scheduler.setup import EngineSetup
@@ -60,6 +61,10 @@ class HeatEngineActor:
         """Take signals in."""
         for signal in signals:
             self._keeper.observe(signal)
+
+    async def probes_for(self, step: int) -> Allocation:
+        """The probes of the evaluation at `step`, which is about to begin."""
+        return self._keeper.probes_for(step)
 
     async def evaluation_done(self, attempt: int, step: int) -> None:
         """Decide on the evaluation at `step`."""

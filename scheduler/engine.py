@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from scheduler.allocation import Allocation
 from scheduler.errors import StateError
 from scheduler.evaluation import Evaluation
 from scheduler.explain import sentences
@@ -25,12 +26,13 @@ from scheduler.policies import Evidence, History, Hold, Target, answer, resolve
 from scheduler.policies.base import Driver
 from scheduler.policies.history import arrays, plain
 from scheduler.prior import prior_weights
+from scheduler.probe_planning import first_probes, next_probes
 from scheduler.records import DecisionRecord, StageRecord, TaskDecision
 from scheduler.setup import EngineSetup
 from scheduler.signals import IntervalReport, TaskSignal, shown
 from scheduler.stages import StageMachine, Transition
 
-_STATE_KEYS = {"heat", "history", "stages", "policy", "plan", "pending", "served", "served_step"}
+_STATE_KEYS = {"heat", "history", "stages", "policy", "plan", "pending", "served", "served_step", "probes"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,7 @@ class HeatEngine:
             weights=tuple(self.guards.initial(self._epochs_left(self.prior, effective_step=0)).tolist()),
             **stage_exposure(setup, stage=1)._asdict(),
         )
+        self.probes = first_probes(setup)
         self._pending: dict[int, Evaluation] = {}
         self._is_long_tail = np.array([task.tier == "long_tail" for task in setup.tasks])
 
@@ -132,9 +135,12 @@ class HeatEngine:
             weights=tuple(weighing.guarded.weights.tolist()),
             **stage_exposure(self.setup, self.stages.stage, self.heat.state.score.tolist())._asdict(),
         )
+        self.probes = self._next_probes(weighing.guarded.weights)
         tasks = self._task_decisions(before, weighing)
         words = sentences(tasks, held=weighing.held)
-        record = DecisionRecord(plan=self.plan, tasks=tasks, held=weighing.held, sentences=words)
+        record = DecisionRecord(
+            plan=self.plan, tasks=tasks, held=weighing.held, sentences=words, probes=self.probes.num_probes
+        )
         return record, self._stage_record(weighing.transition)
 
     def weigh(self, source_step: int) -> Weighing:
@@ -152,6 +158,10 @@ class HeatEngine:
             case Hold(reason=reason):
                 kept = Guarded(facts.previous, facts.previous, ("",) * len(facts.previous))
                 return Weighing(kept, reason, None, transition)
+
+    def _next_probes(self, weights: NDArray[np.float64]) -> Allocation:
+        policy = self.setup.stage_policies[self.stages.stage - 1]
+        return next_probes(self.setup, policy, self.heat, self.history, weights=weights, prior=self.prior)
 
     def _ask(self, evidence: Evidence, *, stage_begins: bool) -> Target | Hold:
         """Ask the policy of the stage, and remember what it remembers."""
@@ -265,6 +275,7 @@ class HeatEngine:
             "pending": [asdict(signal) for one in self._pending.values() for signal in one.signals.values()],
             "served": self.served.tolist(),
             "served_step": self.served_step,
+            "probes": list(self.probes.num_probes),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -290,6 +301,7 @@ class HeatEngine:
             self._buffer(signal.step).add(self.index_of[signal.task], signal)
         self.served = np.array(state["served"], dtype=np.float64)
         self.served_step = state["served_step"]
+        self.probes = self.probes._replace(num_probes=tuple(state["probes"]))
 
     def take_over(self, state: Mapping[str, Any], *, of: EngineSetup) -> None:
         """Go on from the state of an engine under another setup `of` the same tasks.
@@ -302,6 +314,8 @@ class HeatEngine:
             memory = self._rules[stage].first_memory(len(self.served))
             state = {**state, "policy": {name: plain(array) for name, array in memory.items()}}
         self.load_state_dict(state)
+        if self.setup.mixture.allocation != of.mixture.allocation:
+            self.probes = first_probes(self.setup)
 
 
 def _max_epochs(setup: EngineSetup) -> NDArray[np.float64]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from scheduler.allocation import ALL_PROBES, Allocation
 from scheduler.errors import LedgerError, StateError
 from scheduler.ledger import LedgerWriter, read_ledger
 from scheduler.memory import RunMemory, latest_setup, setup_of
@@ -152,6 +153,10 @@ class HeatKeeper:
             self._write(CheckpointRecord(step=step, plan_version=self.memory.engine.plan.version))
             state = self.memory.take_checkpoint(step)
         return state
+
+    def probes_for(self, step: int) -> Allocation:
+        """The probes of the evaluation at `step`: as last decided; all of them at the end, which decides nothing."""
+        return self.memory.engine.probes if step < self.memory.setup.total_steps else ALL_PROBES
 
     def note_restart(self, actor: str, detail: str) -> None:
         """An actor came back after it died."""

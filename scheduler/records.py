@@ -90,12 +90,16 @@ class TaskDecision:
 
 @dataclass(frozen=True, slots=True)
 class DecisionRecord:
-    """A plan and why. `held` is the reason when the policy kept the old weights, else None."""
+    """A plan and why. `held` is the reason when the policy kept the old weights, else None.
+
+    `probes` are those of the next evaluation, per task; empty: all that there are.
+    """
 
     plan: MixturePlan
     tasks: tuple[TaskDecision, ...]
     held: str | None
     sentences: tuple[str, ...]
+    probes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, FiniteFloat, model_validator
 
+from scheduler.allocation import AdaptiveAllocation, AllocationConfig, UniformAllocation
 from scheduler.config_model import ConfigModel
 from scheduler.policy_config import ExplicitPrior as ExplicitPrior
 from scheduler.policy_config import HeatPolicy, Policy, Prior, TemperaturePrior
@@ -89,6 +90,9 @@ class MixtureConfig(ConfigModel):
     mode: Mode = "lag1"
     weight_unit: WeightUnit = "samples"
     plan_timeout_s: float = Field(default=120.0, gt=0)
+    allocation: AllocationConfig = Field(
+        default=UniformAllocation(), description="which tasks are measured, and how well"
+    )
 
     def interval_of(self, total_steps: int) -> int:
         """Optimiser steps between evaluations in a run of `total_steps`."""
@@ -202,6 +206,7 @@ class EngineSetup(ConfigModel):
         level_sizes: Training rows per task and difficulty level, easiest first; empty for a run without difficulty
             windows, whose tasks each are one pool of rows.
         mean_supervised_tokens: Of a training row, per task; empty where weights are shares of samples.
+        num_probes: Probes held out per task; may be empty where every evaluation reads all of them.
     """
 
     tasks: tuple[TaskSpec, ...] = Field(min_length=1)
@@ -216,6 +221,7 @@ class EngineSetup(ConfigModel):
     stage_difficulty: tuple[DifficultyWindow | None, DifficultyWindow | None] = (None, None)
     level_sizes: tuple[tuple[int, ...], ...] = ()
     mean_supervised_tokens: tuple[float, ...] = ()
+    num_probes: tuple[int, ...] = ()
 
     @model_validator(mode="after")
     def _tasks_are_distinct_pools(self) -> "EngineSetup":
@@ -242,6 +248,14 @@ class EngineSetup(ConfigModel):
                 "mixture.guards.max_exposure_gap_steps bounds samples and cannot be kept by weights of tokens; "
                 "leave one of it and mixture.weight_unit: tokens out"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _probes_are_known_where_they_are_shared_out(self) -> "EngineSetup":
+        allocation = self.mixture.allocation
+        shared = isinstance(allocation, AdaptiveAllocation) or allocation.probes_per_task is not None
+        if (shared or self.num_probes) and len(self.num_probes) != len(self.tasks):
+            raise ValueError(f"num_probes has {len(self.num_probes)} entries for {len(self.tasks)} tasks")
         return self
 
     @model_validator(mode="after")

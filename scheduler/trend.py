@@ -50,9 +50,13 @@ class Trend:
     def predict(self) -> None:
         """Let one evaluation pass."""
         self.level = np.where(self.seen, self.level + self.slope, self.level)
-        self.level_variance = self.level_variance + 2 * self.covariance + self.slope_variance + _LEVEL_NOISE
+        self.level_variance = self.predicted_level_variance()
         self.covariance = self.covariance + self.slope_variance
         self.slope_variance = self.slope_variance + _SLOPE_NOISE
+
+    def predicted_level_variance(self) -> Array:
+        """Variance [K] that the level will have at the next evaluation, before anything is measured in it."""
+        return self.level_variance + 2 * self.covariance + self.slope_variance + _LEVEL_NOISE
 
     def update(self, measured: NDArray[np.bool_], score: Array, num_probes: Array) -> None:
         """Fold in the scores [K] of the tasks in `measured` [K]; entries of other tasks are ignored."""

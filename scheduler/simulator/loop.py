@@ -46,7 +46,7 @@ class SimulatedRun:
         steps: Optimiser steps done at each boundary [B], from 0 to the end.
         weights: Weights in force from each boundary on [B, K]; at the last, those of the last interval.
         scores: True score [B, K].
-        measured_scores: Score the engine was shown [B, K].
+        measured_scores: Score the engine was shown [B, K]; NaN where the task was left out.
         losses: True held-out loss, nats per supervised token [B, K].
         train_losses: True training loss, likewise.
         num_samples: Samples served so far [B, K].
@@ -169,12 +169,17 @@ class _Run:
 
     def _measure(self, step: int, truth: Truth) -> Array:
         """Show the engine one evaluation; returns the scores it saw [K]."""
-        signals = self.probes.measure(self.learner.names, truth, step=step, plan_version=self.plan.version)
+        last = step >= self.setup.total_steps
+        num_probes = () if last else self.engine.probes.num_probes
+        signals = self.probes.measure(
+            self.learner.names, truth, step=step, plan_version=self.plan.version, num_probes=num_probes
+        )
         for signal in signals:
             refused = self.engine.observe(signal)
             assert refused is None, refused
             self._record(SignalRecord(signal))
-        return np.array([signal.score for signal in signals])
+        shown = {signal.task: signal.score for signal in signals}
+        return np.array([shown.get(name, np.nan) for name in self.learner.names])
 
     def _report(self, step: int, truth: Truth) -> None:
         losses = zip(truth.train_loss.tolist(), self.last_counts.tolist(), strict=True)

@@ -4,6 +4,8 @@ Every random number is a uniform or normal draw whose number and order do not de
 arms of a comparison are measured with the same luck.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -31,8 +33,13 @@ class Probes:
         offset = config.loss_offset / np.sqrt(config.num_probes) * self._rng.standard_normal(num_tasks)
         self._loss_factor = np.maximum(1.0 + offset, 0.1)
 
-    def measure(self, names: tuple[str, ...], truth: Truth, *, step: int, plan_version: int) -> list[TaskSignal]:
-        """One signal a task, from one evaluation at `step`."""
+    def measure(
+        self, names: tuple[str, ...], truth: Truth, *, step: int, plan_version: int, num_probes: Sequence[int] = ()
+    ) -> list[TaskSignal]:
+        """One signal a task, from one evaluation at `step`, on its first `num_probes` probes; empty: on all.
+
+        A task with none has no signal. The loss is of all probes: its noise does not depend on their number here.
+        """
         config, rng = self.config, self._rng
         num_tasks, num_answers = len(names), config.sampled_probes * config.samples_per_probe
         turned = rng.random(self._thresholds.shape) < config.probe_turnover
@@ -41,8 +48,11 @@ class Probes:
         sampled_score, variance = self._sampled(truth.score)
         in_format = rng.random((num_tasks, num_answers)) < truth.format_compliance[:, None]
         accepted = in_format & (rng.random((num_tasks, num_answers)) >= self._rejected_share)
+        counts = np.array(num_probes or (config.num_probes,) * num_tasks)
+        read = np.arange(config.num_probes) < counts[:, None]
         columns = (
-            (self._thresholds < truth.score[:, None]).mean(axis=1),
+            counts,
+            ((self._thresholds < truth.score[:, None]) & read).sum(axis=1) / np.maximum(counts, 1),
             truth.loss * self._loss_factor * jitter,
             sampled_score,
             variance,
@@ -55,7 +65,7 @@ class Probes:
                 attempt=0,
                 step=step,
                 plan_version=plan_version,
-                num_probes=config.num_probes,
+                num_probes=count,
                 score=score,
                 loss=loss,
                 sampled_score=sampled,
@@ -64,9 +74,10 @@ class Probes:
                 num_reviewed=num_answers,
                 format_compliance=compliance,
             )
-            for name, score, loss, sampled, spread, rejected, compliance in zip(
+            for name, count, score, loss, sampled, spread, rejected, compliance in zip(
                 names, *(column.tolist() for column in columns), strict=True
             )
+            if count
         ]
 
     def _sampled(self, score: Array) -> tuple[Array, Array]:
