@@ -31,6 +31,7 @@ def watch(engine: Any, view: RunView, *, is_done: Callable[[], bool], stop: thre
             seen += len(lines)
             for line in lines:
                 view.observe(from_json(line))
+            finished = finished and not lines
             if pulse.step > 0:
                 view.heartbeat(step=pulse.step, loss=pulse.loss, samples_per_s=pulse.samples_per_s)
         view.tick()

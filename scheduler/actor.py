@@ -47,9 +47,7 @@ class HeatEngineActor:
         self._pulse = Pulse(step=0, loss=0.0, samples_per_s=0.0)
         if ray.get_runtime_context().was_current_actor_reconstructed:
             version = self._keeper.memory.engine.plan.version
-            self._keeper.note_restart(
-                "engine", f"state replayed from {len(self._keeper.lines)} records, plan {version}"
-            )
+            self._keeper.note_restart("engine", f"state replayed from {self._keeper.num_lines} records, plan {version}")
 
     async def begin_attempt(
         self, token: str, step: int, engine_state: dict[str, Any] | None, refused: tuple[str, ...]
@@ -118,8 +116,8 @@ class HeatEngineActor:
         self._pulse = pulse
 
     async def watch(self, from_line: int) -> tuple[list[str], Pulse]:
-        """Ledger lines from `from_line` on, and the last pulse."""
-        return self._keeper.lines[from_line:], self._pulse
+        """Ledger lines from `from_line` on (ask again for the rest), and the last pulse."""
+        return self._keeper.lines_from(from_line), self._pulse
 
     async def ready(self) -> int:
         """Process id, once the actor is up."""

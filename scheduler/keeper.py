@@ -6,7 +6,9 @@ of its last written line, and `replay` recomputes every plan with the same code 
 Calls are idempotent: a repeated call (Ray retries a call whose actor died) writes nothing twice.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +29,13 @@ from scheduler.records import (
     RunRecord,
     SignalRecord,
     SkippedRecord,
-    to_json,
 )
 from scheduler.setup import EngineSetup
 from scheduler.signals import IntervalReport, TaskSignal, shown
 
 _MAX_NAME = 120
+_RECENT_LINES = 4096
+_LINES_AT_ONCE = 20_000
 
 
 class HeatKeeper:
@@ -43,7 +46,8 @@ class HeatKeeper:
         self._ledger = ledger
         self._tokens: dict[str, int] = {}
         self._unclaimed: AttemptRecord | None = None
-        self.lines: list[str] = []
+        self.num_lines = 0
+        self._recent: deque[str] = deque(maxlen=_RECENT_LINES)
 
     @classmethod
     def open(cls, path: Path, setup: EngineSetup) -> "HeatKeeper":
@@ -60,7 +64,7 @@ class HeatKeeper:
         for record in records:
             memory.fold(record)
         keeper = cls(memory, LedgerWriter(path))
-        keeper.lines = [to_json(record) for record in records]
+        keeper.num_lines = len(records)
         keeper._come_back(records)
         return keeper
 
@@ -168,13 +172,30 @@ class HeatKeeper:
             self.memory.ended = EndRecord(step=step, reason=reason)
             self._write(self.memory.ended)
 
+    @property
+    def lines(self) -> list[str]:
+        """The whole ledger, from the disk."""
+        return self._from_disk(0, None)
+
+    def lines_from(self, first: int) -> list[str]:
+        """Ledger lines from number `first` on, so many at once as a message should hold; only the newest are in memory."""
+        oldest = self.num_lines - len(self._recent)
+        if first >= oldest:
+            return list(islice(self._recent, first - oldest, None))
+        return self._from_disk(first, first + _LINES_AT_ONCE)
+
+    def _from_disk(self, first: int, end: int | None) -> list[str]:
+        with self._ledger.path.open(encoding="utf-8", newline="\n") as file:
+            return [line.removesuffix("\n") for line in islice(file, first, end)]
+
     def _write_stage(self) -> None:
         if self.memory.stage_due is not None:
             self._write(self.memory.stage_due)
             self.memory.stage_due = None
 
     def _write(self, record: Record) -> None:
-        self.lines.append(self._ledger.append(record))
+        self._recent.append(self._ledger.append(record))
+        self.num_lines += 1
 
 
 def _whole(value: object) -> int:

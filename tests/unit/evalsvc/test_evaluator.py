@@ -10,6 +10,7 @@ import torch
 
 from evalsvc.config import EvaluationConfig
 from evalsvc.evaluator import Evaluator, FinalScore, Probe, read_probes
+from scheduler.allocation import Allocation
 from scheduler.errors import ConfigError, DataError
 from scheduler.output_spec import LengthRule, PatternRule
 from scheduler.task import ExactChecker, NumericChecker, OverlapChecker, RulesChecker, TaskSpec
@@ -215,3 +216,28 @@ def test_held_out_rows_are_read_from_the_store_task_by_task_with_their_last_answ
             answer = tokenizer.decode(probe.row.input_ids[probe.row.answer_start : -1])
             assert answer == probe.reference == f"is {2 * int(probe.prompt.removeprefix('again '))}"
             assert probe.row.spans.tolist() == [[probe.row.answer_start, len(probe.row.input_ids)]]
+
+
+def test_allotted_probes_are_the_first_of_one_order_and_a_task_without_any_has_no_signal(
+    random_model, tokenizer, probes
+):
+    evaluator = make_evaluator(tokenizer, probes)
+    count = len(probes[0])
+    nested = [evaluator._allotted(0, Allocation((size,) * len(TASKS))) for size in range(1, count + 1)]
+    for fewer, more in zip(nested, nested[1:], strict=False):
+        assert list(more[: len(fewer)]) == list(fewer)
+    assert sorted(map(id, nested[-1])) == sorted(map(id, probes[0]))
+    assert make_evaluator(tokenizer, probes)._allotted(0, Allocation((2,) * len(TASKS))) == nested[1]
+
+    some = Allocation((2, *(0,) * (len(TASKS) - 1)))
+    signals = list(evaluator.evaluate(random_model, some, step=10, attempt=0, plan_version=0))
+    assert [(signal.task, signal.num_probes) for signal in signals] == [(TASKS[0].name, 2)]
+
+
+def test_the_loss_is_of_the_probes_that_all_evaluations_have_in_common(random_model, tokenizer, probes):
+    evaluator = make_evaluator(tokenizer, probes)
+    losses = [
+        evaluator.evaluate_task(random_model, 0, Allocation((size,), 2), step=10, attempt=0, plan_version=0).loss
+        for size in (2, len(probes[0]))
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)

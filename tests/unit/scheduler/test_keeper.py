@@ -315,3 +315,22 @@ def test_a_report_on_another_number_of_tasks_is_an_error_and_is_not_recorded(pat
     with pytest.raises(StateError, match="on 2 tasks; this run has 3"):
         keeper.observe_interval(report([1, 1], step=25))
     assert kinds(path)[IntervalRecord] == 0
+
+
+def test_lines_are_handed_on_from_any_number_though_only_the_newest_are_in_memory(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scheduler.keeper._RECENT_LINES", 3)
+    monkeypatch.setattr("scheduler.keeper._LINES_AT_ONCE", 4)
+    keeper = opened(path)
+    evaluate(keeper, 0)
+    evaluate(keeper, 25)
+    whole = path.read_text().split("\n")[:-1]
+    assert keeper.lines == whole
+    assert keeper.num_lines == len(whole) > 7
+    assert keeper.lines_from(len(whole) - 2) == whole[-2:]
+    assert keeper.lines_from(len(whole)) == []
+    seen: list[str] = []
+    while more := keeper.lines_from(len(seen)):
+        seen += more
+    assert seen == whole
