@@ -178,7 +178,7 @@ class HeatKeeper:
         return self._from_disk(0, None)
 
     def lines_from(self, first: int) -> list[str]:
-        """Ledger lines from number `first` on, so many at once as a message should hold; only the newest are in memory."""
+        """Ledger lines from number `first` on, as many as a message should hold; only the newest are in memory."""
         oldest = self.num_lines - len(self._recent)
         if first >= oldest:
             return list(islice(self._recent, first - oldest, None))

@@ -1,3 +1,4 @@
+import itertools
 import dataclasses
 import json
 from collections.abc import Iterator
@@ -224,7 +225,7 @@ def test_allotted_probes_are_the_first_of_one_order_and_a_task_without_any_has_n
     evaluator = make_evaluator(tokenizer, probes)
     count = len(probes[0])
     nested = [evaluator._allotted(0, Allocation((size,) * len(TASKS))) for size in range(1, count + 1)]
-    for fewer, more in zip(nested, nested[1:], strict=False):
+    for fewer, more in itertools.pairwise(nested):
         assert list(more[: len(fewer)]) == list(fewer)
     assert sorted(map(id, nested[-1])) == sorted(map(id, probes[0]))
     assert make_evaluator(tokenizer, probes)._allotted(0, Allocation((2,) * len(TASKS))) == nested[1]
