@@ -1,5 +1,5 @@
-import itertools
 import dataclasses
+import itertools
 import json
 from collections.abc import Iterator
 from types import SimpleNamespace
