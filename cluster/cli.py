@@ -119,6 +119,21 @@ def _run_name(config_file: Path) -> str:
 
 
 @main.command()
+@click.argument("arguments", nargs=-1, metavar="SWEEP.yaml [MORE.yaml ...] [a.b=value ...]")
+@click.option("--launch", type=click.Path(path_type=Path), help="LaunchConfig of each trial (default: this machine).")
+@click.option("--resume", type=click.Path(path_type=Path), metavar="SWEEP", help="Go on with a sweep's directory.")
+@click.option("--sensitivity", is_flag=True, help="Instead: nudge the mixture of a finished run at several steps.")
+@click.option("--dry-run", is_flag=True, help="Check every trial, say what would be trained, and stop.")
+def sweep(
+    arguments: tuple[str, ...], *, launch: Path | None, resume: Path | None, sensitivity: bool, dry_run: bool
+) -> None:
+    """Search over the settings of a run; what trials have in common is trained once."""
+    from cluster.sweep.command import run_sweep_command
+
+    run_sweep_command(arguments, launch=launch, resume=resume, sensitivity=sensitivity, dry_run=dry_run)
+
+
+@main.command()
 @click.argument("arguments", nargs=-1, metavar="CONFIG.yaml [MORE.yaml ...] [a.b=value ...]")
 @click.option("--init", type=click.Path(path_type=Path), metavar="TASKS.yaml", help="Write first task cards and stop.")
 @click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Processes (default: by size of the data).")

@@ -91,6 +91,20 @@ def schedule_fault(stages: Sequence[StageConfig], mixture: MixtureConfig, *, ste
     return None
 
 
+def _off_the_boundaries(train: TrainConfig, mixture: MixtureConfig) -> str | None:
+    """Which step that must be an interval boundary inside the run is none, or None."""
+    interval = mixture.interval_of(train.steps)
+    named = [("train.checkpoint_at", step) for step in train.checkpoint_at]
+    named += [] if train.stop_after is None else [("train.stop_after", train.stop_after)]
+    for name, step in named:
+        if step % interval or step >= train.steps:
+            return (
+                f"{name} {step} is no interval boundary before the end: give a multiple of {interval} "
+                f"(mixture.interval_steps) below train.steps {train.steps}"
+            )
+    return None
+
+
 class RunConfig(ConfigModel):
     """What to train. The smallest useful one names a model and two files of rows."""
 
@@ -111,6 +125,7 @@ class RunConfig(ConfigModel):
     @model_validator(mode="after")
     def _parts_fit_together(self) -> "RunConfig":
         fault = schedule_fault(self.stages, self.mixture, steps=self.train.steps)
+        fault = fault or _off_the_boundaries(self.train, self.mixture)
         if fault is not None:
             raise ValueError(fault)
         return self

@@ -20,6 +20,7 @@ import ray
 import ray.train
 from ray.train import FailureConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from cluster.config import LaunchConfig, RunConfig
 from cluster.coordinator import RayCoordinatorFactory
@@ -43,14 +44,18 @@ _RAY_ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 
+_ANYWHERE = PlacementGroupSchedulingStrategy(placement_group=None)  # type: ignore[arg-type]
+"""Not inside the placement group of a sweep's trial, which has no resources of its own."""
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a run ended, and the seconds each part took."""
+    """How a run ended, its scores on rows held out until then, and the seconds each part took."""
 
     worker: WorkerResult
     num_workers: int
     test: list[FinalScore] | None
+    selection: list[FinalScore] | None = None
     wall_s: dict[str, float] = field(default_factory=dict)
 
 
@@ -121,7 +126,10 @@ class Driver:
         if result.reason == "failed":
             raise RunFailedError(result.diagnosis)
         fit_s = time.perf_counter() - started - actors_s
-        test = ray.get(evaluator.final_test.remote(result.step)) if result.reason == "finished" else None
+        has_finished = result.reason == "finished"
+        test = ray.get(evaluator.final_test.remote(result.step)) if has_finished else None
+        may_select = has_finished and self.config.data.selection_per_task > 0
+        selection = ray.get(evaluator.final_test.remote(result.step, "selection")) if may_select else None
         wall = {
             "actors": actors_s,
             "workers' start and stop": max(0.0, fit_s - result.train_s),
@@ -133,14 +141,15 @@ class Driver:
             worker=result,
             num_workers=self.placement.num_workers,
             test=test,
+            selection=selection,
             wall_s={name: round(seconds, 2) for name, seconds in wall.items()},
         )
 
     def _start_actors(self) -> tuple[Any, Any]:
         setup, prepared = self.inputs.engine, self.inputs.prepared
-        engine: Any = HeatEngineActor.options(name=self.engine_name, namespace=self.namespace).remote(
-            setup.model_dump_json(), str(self.directory.ledger)
-        )
+        engine: Any = HeatEngineActor.options(
+            name=self.engine_name, namespace=self.namespace, scheduling_strategy=_ANYWHERE
+        ).remote(setup.model_dump_json(), str(self.directory.ledger))
         ray.get(engine.ready.remote())
         job = EvaluationJob(
             model=self.config.model,
@@ -156,6 +165,7 @@ class Driver:
         evaluator: Any = EvaluationActor.options(
             name=self.evaluator_name,
             namespace=self.namespace,
+            scheduling_strategy=_ANYWHERE,
             num_cpus=evaluation["CPU"],
             num_gpus=evaluation.get("GPU", 0),
             runtime_env={"env_vars": {"OMP_NUM_THREADS": str(threads_of(evaluation))}},
@@ -224,8 +234,14 @@ class Driver:
 
 @contextmanager
 def stop_on_signal() -> Iterator[threading.Event]:
-    """Turn the first Ctrl-C or SIGTERM into a request to stop; the second one interrupts at once."""
+    """Turn the first Ctrl-C or SIGTERM into a request to stop; the second one interrupts at once.
+
+    A trial of a sweep does not run in its process's main thread, where alone signals arrive; the sweep stops it.
+    """
     stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
 
     def request(_signum: int, _frame: FrameType | None) -> None:
         if stop.is_set():

@@ -19,7 +19,10 @@ from train.config import PretrainedModel
 def conclude(config: RunConfig, directory: RunDirectory, inputs: Inputs, outcome: Outcome) -> Report:
     """Write everything a finished run leaves behind; returns its report."""
     facts = _facts(config, directory, inputs, outcome)
-    directory.update_manifest(status="finished", step=outcome.worker.step, notes=inputs.notes, facts=asdict(facts))
+    selection = [asdict(score) for score in outcome.selection or []]
+    directory.update_manifest(
+        status="finished", step=outcome.worker.step, notes=inputs.notes, facts=asdict(facts), selection=selection
+    )
     return write_reports(directory)
 
 

@@ -15,7 +15,7 @@ from cluster.fork import Fork
 from cluster.preflight import check_model, check_packages
 from cluster.run_directory import RunDirectory
 from cluster.setup import Inputs, gather_inputs
-from cluster.views.run_view import RunView
+from cluster.views.run_view import Listener, RunView
 from cluster.views.table import final_table
 from cluster.views.trackers import check_trackers
 from evalsvc.report.schema import Report
@@ -24,27 +24,31 @@ from scheduler.errors import RunFailedError, TaskheatError
 console = Console(width=None if sys.stdout.isatty() else 120)
 
 
-def start_run(config: RunConfig, launch: LaunchConfig, *, fork: Fork | None = None) -> Report | None:
+def start_run(
+    config: RunConfig, launch: LaunchConfig, *, fork: Fork | None = None, listener: Listener | None = None
+) -> Report | None:
     """Train under a fresh run directory, from step 0 or from the checkpoint of another run.
 
-    Returns the report, or None if the run was stopped.
+    Returns the report, or None if the run was stopped. `listener` hears every record of the ledger as it is written.
     """
     directory = RunDirectory.create(config, launch)
     try:
-        return _train(config, launch, directory, fork)
+        return _train(config, launch, directory, fork, listener)
     except TaskheatError:
         directory.discard()
         raise
 
 
-def resume_run(root: Path, *, launch_overrides: Sequence[str] = ()) -> Report | None:
+def resume_run(root: Path, *, launch_overrides: Sequence[str] = (), listener: Listener | None = None) -> Report | None:
     """Go on with a stopped or failed run, elsewhere if `launch_overrides` (`num_workers=3`) say so."""
     directory, config, launch = RunDirectory.reopen(root, launch_overrides=launch_overrides)
     directory.keep_launch(launch)
-    return _train(config, launch, directory)
+    return _train(config, launch, directory, None, listener)
 
 
-def _train(config: RunConfig, launch: LaunchConfig, directory: RunDirectory, fork: Fork | None = None) -> Report | None:
+def _train(
+    config: RunConfig, launch: LaunchConfig, directory: RunDirectory, fork: Fork | None, listener: Listener | None
+) -> Report | None:
     check_packages()
     check_trackers(launch.trackers)
     check_model(config.model)
@@ -60,7 +64,13 @@ def _train(config: RunConfig, launch: LaunchConfig, directory: RunDirectory, for
     namespace = f"taskheat-{directory.root.name}-{uuid.uuid4().hex[:8]}"
     with ray_cluster(launch, namespace):
         driver = Driver(config=config, launch=launch, directory=directory, inputs=inputs, namespace=namespace)
-        view = RunView(run=directory.root.name, metrics=directory.metrics, console=console, trackers=launch.trackers)
+        view = RunView(
+            run=directory.root.name,
+            metrics=directory.metrics,
+            console=console,
+            trackers=launch.trackers,
+            listener=listener,
+        )
         try:
             outcome = driver.run(view)
         except (TrainingFailedError, RunFailedError) as error:

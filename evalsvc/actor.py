@@ -15,7 +15,7 @@ from evalsvc.config import EvaluationConfig
 from evalsvc.evaluator import FinalScore, make_evaluator, read_probes
 from scheduler.allocation import Allocation
 from scheduler.task import TaskSpec
-from train.config import ModelConfig
+from train.config import ModelConfig, SplitName
 from train.data.store import TokenStore
 from train.model import build_model, load_snapshot, load_tokenizer
 
@@ -63,9 +63,9 @@ class EvaluationActor:
             ray.get(self._engine.observe.remote((signal,)))
         ray.get(self._engine.evaluation_done.remote(attempt, step))
 
-    def final_test(self, step: int) -> list[FinalScore] | None:
-        """Score the snapshot of `step` on the test rows, which nothing has read before; None if it is not here."""
+    def final_test(self, step: int, split: SplitName = "test") -> list[FinalScore] | None:
+        """Score the snapshot of `step` on rows that nothing has read before; None if it is not here."""
         if step != self._step:
             return None
-        rows = read_probes(self._store, num_tasks=self._num_tasks, split="test")
+        rows = read_probes(self._store, num_tasks=self._num_tasks, split=split)
         return self._evaluator.final_test(self._model, rows)

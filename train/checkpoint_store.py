@@ -37,10 +37,14 @@ class Start(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class CheckpointStore:
-    """The folder of a run's checkpoints; `keep` is how many stay. It need not be there yet."""
+    """The folder of a run's checkpoints; it need not be there yet.
+
+    The newest `keep` stay, and those of the steps in `pinned`.
+    """
 
     folder: Path
     keep: int
+    pinned: frozenset[int] = frozenset()
 
     def steps(self) -> list[int]:
         """Steps that have a checkpoint, whole or not, in ascending order."""
@@ -59,7 +63,7 @@ class CheckpointStore:
         return saved
 
     def write(self, manifest: Manifest, *, weights: Mapping[str, torch.Tensor], optimizer: Mapping[str, Any]) -> Path:
-        """Write the checkpoint of `manifest.step`, then remove all but the newest `keep`; returns its folder."""
+        """Write the checkpoint of `manifest.step`, then remove what is not to stay; returns its folder."""
         path = self.path(manifest.step)
         self._set_aside([manifest.step])
         write_checkpoint(path, manifest, weights=weights, optimizer=optimizer)
@@ -109,7 +113,7 @@ class CheckpointStore:
 
     def _remove_old(self) -> None:
         """A folder loses its name before its files, so that no half-removed checkpoint can be met."""
-        for step in self.steps()[: -self.keep]:
+        for step in [step for step in self.steps() if step not in self.pinned][: -self.keep]:
             self.path(step).rename(self.folder / f"{_HIDDEN}old-{step}")
         for leftover in self.folder.glob(f"{_HIDDEN}old-*"):
             shutil.rmtree(leftover, ignore_errors=True)

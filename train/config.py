@@ -151,6 +151,12 @@ class TrainConfig(ConfigModel):
     micro-batch end to end, which trains the same and wastes nothing on padding: `auto` where the model allows it, `on`
     or an error, `off` never. A step whose loss or gradient is not a finite number changes nothing and is recorded with
     its rows; more than `max_skipped_steps` of them in a run end it with a diagnosis.
+
+    Attributes:
+        checkpoint_at: Steps, each an interval boundary, whose checkpoint is taken and kept whatever the two settings
+            above say; places to fork from later.
+        stop_after: End the run at this interval boundary, with a checkpoint, while learning rate and guards still
+            follow `steps`; null: train all of them.
     """
 
     steps: int = Field(default=1000, ge=1)
@@ -167,6 +173,8 @@ class TrainConfig(ConfigModel):
     max_skipped_steps: int = Field(default=3, ge=0)
     checkpoint_every_intervals: int = Field(default=5, ge=1)
     keep_checkpoints: int = Field(default=2, ge=1)
+    checkpoint_at: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    stop_after: int | None = Field(default=None, ge=1)
 
     @model_validator(mode="after")
     def _micro_batches_fill_the_batch(self) -> "TrainConfig":
@@ -176,3 +184,8 @@ class TrainConfig(ConfigModel):
                 f"micro_batch_size {self.micro_batch_size}"
             )
         return self
+
+    @property
+    def last_step(self) -> int:
+        """Where the run ends: `stop_after` or `steps`."""
+        return self.steps if self.stop_after is None else min(self.steps, self.stop_after)

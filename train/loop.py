@@ -127,7 +127,9 @@ class Worker:
         self.resumed_step = -1
         self.plan_wait_s = 0.0
         self.coordinator: Coordinator | None = job.coordinator.open() if self.rank == 0 else None
-        self.checkpoints = CheckpointStore(job.checkpoints, keep=job.train.keep_checkpoints)
+        self.checkpoints = CheckpointStore(
+            job.checkpoints, keep=job.train.keep_checkpoints, pinned=frozenset(job.train.checkpoint_at)
+        )
         self._restore()
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
@@ -166,7 +168,7 @@ class Worker:
 
     def run(self) -> WorkerResult:
         """Train to the end, or to the boundary at which the driver asked to stop."""
-        total, stopping = self.job.train.steps, False
+        total, stopping = self.job.train.last_step, False
         started = time.perf_counter()
         self.last_pulse_s, self.last_pulse_step = started, self.step
         while self.step < total and not self.stream.ended:
@@ -177,9 +179,12 @@ class Worker:
                 self.stepper.contexts = self._own_contexts()
             self._train_step()
             self._pulse()
-        if not stopping:
+        if not stopping and self.step == total < self.job.train.steps:
+            stopping = self._boundary()
+        elif not stopping:
             self._report_interval()
             self._publish()
+        if not stopping:
             self._export()
         train_s = time.perf_counter() - started
         reason = "stopped" if stopping else "finished"
@@ -202,15 +207,19 @@ class Worker:
                 self._publish()
             stop = self._receive_plan()
             self._report_interval()
-            every = self.job.train.checkpoint_every_intervals * self.job.setup.interval_steps
             was_skipped = self.step - 1 == self.stepper.skipped.last  # its weights may be beyond mending
-            if self.step > 0 and (stop or (self.step % every == 0 and not was_skipped)):
+            if self.step > 0 and (stop or (self._checkpoint_is_due() and not was_skipped)):
                 self._checkpoint()
         else:
             self.stream.follow(self.plan)
         if self.job.setup.mode != "sync" and not stop:
             self._publish()
         return stop
+
+    def _checkpoint_is_due(self) -> bool:
+        train = self.job.train
+        every = train.checkpoint_every_intervals * self.job.setup.interval_steps
+        return self.step % every == 0 or self.step in train.checkpoint_at or self.step == train.stop_after
 
     def _own_contexts(self) -> Mapping[Place, EncodedRow]:
         """The chains of the coming interval that are trained after the model's own earlier answers."""

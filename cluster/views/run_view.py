@@ -3,7 +3,7 @@ always; trackers where the launch names some.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -16,15 +16,28 @@ from cluster.views.tensorboard import TensorBoardWriter
 from cluster.views.trackers import Tracker, Trackers
 from scheduler.records import Record
 
+Listener = Callable[[Record], None]
+
 
 class RunView:
     """Opens the views that fit where the output goes; close it at the end of the run. Ray must be connected.
+
+    `listener` is told every record too, after the views.
 
     Raises:
         ConfigError: A tracker is missing or cannot be opened.
     """
 
-    def __init__(self, *, run: str, metrics: Path, console: Console, trackers: Sequence[Tracker] = ()) -> None:
+    def __init__(
+        self,
+        *,
+        run: str,
+        metrics: Path,
+        console: Console,
+        trackers: Sequence[Tracker] = (),
+        listener: Listener | None = None,
+    ) -> None:
+        self._listener = listener
         self._trackers = Trackers(trackers, run=run, folder=metrics)
         self._board = TensorBoardWriter(metrics)
         self._exporter = PrometheusExporter(run)
@@ -43,6 +56,8 @@ class RunView:
         self._board.observe(record)
         self._exporter.observe(record)
         self._trackers.observe(record)
+        if self._listener is not None:
+            self._listener(record)
 
     def heartbeat(self, *, step: int, loss: float, samples_per_s: float) -> None:
         """Show where the workers are."""

@@ -1,0 +1,188 @@
+"""One trial inside Ray Tune: a function trainable that holds a whole run's driver.
+
+    Tune trial process ─ driver ─► engine, evaluation, Ray Train workers          (outside the trial's placement group)
+          ▲                 │ every record of the ledger
+          └── tune.report ◄─┘ when all tasks of an evaluation are measured
+
+A trial that has a run directory goes on with it; one that has finished only reports. So a trial may be started again
+after any crash. Nothing is reported for the last step before the run is concluded, lest the schedule stop a trial that
+is only left to be written down.
+
+A member of a population reports checkpoints too: a pointer to ours. Handed the pointer of a donor, or its own after a
+pause, it goes on as a fork of that run. (A trial that reports no checkpoint is never exploited, without a word.)
+"""
+
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+
+from cluster.config import LaunchConfig, RunConfig
+from cluster.fork import Fork, changes
+from cluster.preflight import check_resources, place
+from cluster.run import resume_run, start_run
+from cluster.run_directory import RunDirectory
+from cluster.settings import load_config
+from cluster.sweep.config import ObjectiveName
+from cluster.sweep.directory import SweepDirectory, TrialSpec
+from cluster.sweep.objective import Score
+from cluster.sweep.results import TrialResult, objectives_of, trial_result
+from scheduler.errors import ResourceError
+from scheduler.records import ForkRecord, Record, RunRecord, SignalRecord
+from scheduler.setup import EngineSetup
+from scheduler.task import TaskSpec
+from train.checkpoint_store import CheckpointStore
+
+_WAIT_S = 120.0
+_POLL_S = 0.5
+_POINTER = "run.json"
+
+
+@dataclass(slots=True)
+class Evaluations:
+    """Gathers signals until every task of an evaluation is measured."""
+
+    names: tuple[ObjectiveName, ...]
+    tasks: tuple[TaskSpec, ...] = ()
+    reported_step: int = -1
+    _scores: dict[int, dict[str, Score]] = field(default_factory=dict)
+
+    def complete(self, record: Record) -> tuple[int, dict[str, float]] | None:
+        """Step and objectives of the evaluation that this record completes, once each."""
+        if isinstance(record, RunRecord | ForkRecord):
+            self.tasks = EngineSetup.model_validate(record.setup).tasks
+        if not isinstance(record, SignalRecord) or record.signal.step <= self.reported_step:
+            return None
+        signal = record.signal
+        scores = self._scores.setdefault(signal.step, {})
+        scores[signal.task] = Score(signal.score, signal.num_probes)
+        found = objectives_of(scores, self.tasks, self.names)
+        if not found:
+            return None
+        self.reported_step = signal.step
+        return signal.step, {name: estimate.value for name, estimate in found.items()}
+
+
+def run_trial(config: dict[str, Any]) -> None:
+    """A trial on its own; `config` names the sweep's directory and the trial, and gives values not planned before."""
+    directory = SweepDirectory(Path(config["sweep"]))
+    spec = directory.planned().get(config["trial"]) or TrialSpec(config["trial"], config["values"])
+    run, asked = directory.trial_config(spec), directory.config()
+    root = directory.run(spec.name)
+    if not directory.is_done(spec.name):
+        evaluations = Evaluations(asked.objective)
+
+        def listen(record: Record) -> None:
+            _introduce(root, spec.name, spec.values, record)
+            found = evaluations.complete(record)
+            if found is not None and found[0] < run.train.last_step:
+                tune.report({"step": found[0], **found[1]})
+
+        launch = _launch_when_free(directory)
+        directory.discard_unbegun(spec.name)
+        if root.ledger.exists():
+            resume_run(root.root, listener=listen)
+        else:
+            origin = None if spec.origin is None else (directory.run(spec.origin[0]), spec.origin[1])
+            start_run(run, launch, fork=_fork(origin, run), listener=listen)
+    _report_end(trial_result(root, name=spec.name, values=spec.values, names=asked.objective))
+
+
+def run_member(config: dict[str, Any]) -> None:
+    """A member of a population: `config` holds sweep and trial, and the values under their dotted keys."""
+    directory = SweepDirectory(Path(config["sweep"]))
+    asked, every = directory.config(), config["every_steps"]
+    values = {key: config[key] for key in asked.space}
+    pointer = _read_pointer(tune.get_checkpoint())
+    name = _free_name(directory, config["trial"], pointer)
+    settings = (f"train.checkpoint_at={config['checkpoint_at']}", f"output.name={name}")
+    run = directory.trial_config(TrialSpec(name, values, settings))
+    origin = None if pointer is None else (RunDirectory(Path(pointer["run"])), int(pointer["step"]))
+    checkpoints = CheckpointStore(directory.run(name).checkpoints, keep=1)
+    evaluations = Evaluations(asked.objective, reported_step=0 if origin is None else origin[1])
+
+    def listen(record: Record) -> None:
+        _introduce(directory.run(name), config["trial"], values, record)
+        found = evaluations.complete(record)
+        if found is not None and found[0] % every == 0 and 0 < found[0] < run.train.last_step:
+            step, objectives = found
+            _wait_for(checkpoints, step)
+            with tempfile.TemporaryDirectory() as folder:
+                (Path(folder) / _POINTER).write_text(json.dumps({"run": str(directory.run(name).root), "step": step}))
+                tune.report({"step": step, **objectives}, checkpoint=tune.Checkpoint.from_directory(folder))
+
+    launch = _launch_when_free(directory)
+    root = directory.run(name)
+    start_run(run, launch, fork=_fork(origin, run), listener=listen)
+    _report_end(trial_result(root, name=config["trial"], values=values, names=asked.objective))
+
+
+def _introduce(run: RunDirectory, trial: str, values: Mapping[str, Any], record: Record) -> None:
+    """Write into the run's manifest which trial it is, at the first record of its ledger."""
+    if isinstance(record, RunRecord):
+        run.update_manifest(sweep={"trial": trial, "values": dict(values)})
+
+
+def _fork(origin: tuple[RunDirectory, int] | None, run: RunConfig) -> Fork | None:
+    if origin is None:
+        return None
+    parent, step = origin
+    before = load_config(RunConfig, files=[parent.config])
+    return Fork(parent=parent, step=step, changed=changes(before, run))
+
+
+def _report_end(result: TrialResult) -> None:
+    objectives = {name: estimate.value for name, estimate in result.objectives.items()}
+    tune.report({"step": result.step, **objectives})
+
+
+def _launch_when_free(directory: SweepDirectory) -> LaunchConfig:
+    """The launch, once the workers of the trial before have gone and there is room; raises ResourceError if not."""
+    launch = directory.launch()
+    deadline = time.monotonic() + _WAIT_S
+    while True:
+        cluster = ray.cluster_resources()
+        try:
+            check_resources(place(launch, cluster), available=ray.available_resources(), cluster=cluster)
+        except ResourceError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(_POLL_S)
+        else:
+            return launch
+
+
+def _free_name(directory: SweepDirectory, trial: str, pointer: Mapping[str, Any] | None) -> str:
+    """Name of a member's next run: its trial and the step it begins at; a number where one died there before."""
+    name = trial if pointer is None else f"{trial}-from-{pointer['step']:06d}"
+    if directory.run(name).root.exists() and pointer is None:
+        shutil.rmtree(directory.run(name).root)
+    number = 1
+    free = name
+    while directory.run(free).root.exists():
+        number += 1
+        free = f"{name}-{number}"
+    return free
+
+
+def _read_pointer(checkpoint: Any) -> dict[str, Any] | None:
+    if checkpoint is None:
+        return None
+    with checkpoint.as_directory() as folder:
+        return json.loads((Path(folder) / _POINTER).read_text(encoding="utf-8"))
+
+
+def _wait_for(checkpoints: CheckpointStore, step: int) -> None:
+    """The ledger names a checkpoint before its folder has its name; the evaluation may be faster than the disk."""
+    deadline = time.monotonic() + _WAIT_S
+    while step not in checkpoints.steps():
+        if time.monotonic() > deadline:
+            raise ResourceError(f"{checkpoints.folder}: no checkpoint at step {step} after {_WAIT_S:g} s")
+        time.sleep(0.05)

@@ -1,0 +1,229 @@
+"""Ray Tune: the tuners of a sweep, their schedulers, and how many trials run at once.
+
+A trial's process takes no CPU of its own: what it starts does, outside its placement group, so Tune cannot count it.
+Concurrency is therefore a number, from what one run needs and what the cluster has.
+"""
+
+import importlib.util
+import math
+import os
+import random
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+from ray.tune.schedulers import ASHAScheduler, PopulationBasedTraining, TrialScheduler
+from ray.tune.schedulers.pb2 import PB2
+
+from cluster.config import LaunchConfig
+from cluster.preflight import place
+from cluster.sweep.config import (
+    AshaSchedule,
+    ChoiceDomain,
+    Domain,
+    Pb2Schedule,
+    PbtSchedule,
+    Schedule,
+    SweepConfig,
+)
+from cluster.sweep.directory import SweepDirectory
+from cluster.sweep.optuna_search import OptunaSearcher
+from cluster.sweep.space import bounded, draw
+from cluster.sweep.trainable import run_member, run_trial
+from scheduler.errors import ConfigError
+
+_QUIET = {"RAY_AIR_NEW_OUTPUT": "0"}
+
+_TRIAL = tune.PlacementGroupFactory([{"memory": 1.0}])
+"""One byte: Tune wants a resource, and CPUs taken here would be missing where the training is."""
+
+
+def concurrency(launch: LaunchConfig, cluster: Mapping[str, float]) -> int:
+    """How many runs of this launch the cluster holds at once; at least one."""
+    needed = place(launch, cluster).total()
+    return max(1, min(math.floor(cluster.get(kind, 0) / amount + 1e-6) for kind, amount in needed.items() if amount))
+
+
+class Notices(tune.Callback):
+    """Says when a trial starts and ends, and marks one that the schedule stopped."""
+
+    def __init__(self, directory: SweepDirectory, say: Callable[[str], None]) -> None:
+        self._directory, self._say = directory, say
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
+        """Called by Tune."""
+        self._say(f"{trial.config['trial']} starts")
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
+        """Called by Tune."""
+        name, result = trial.config["trial"], trial.last_result
+        objectives = ", ".join(
+            f"{key} {result[key]:.3f}" for key in ("worst", "macro", "value_weighted") if key in result
+        )
+        run = self._directory.run(name)
+        stopped = run.ledger.is_file() and not self._directory.is_done(name) and "every_steps" not in trial.config
+        if stopped:
+            run.update_manifest(stopped_by_schedule=result.get("step"))
+        self._say(f"{name} {'was stopped' if stopped else 'ends'} at step {result.get('step')}: {objectives}")
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
+        """Called by Tune."""
+        self._say(f"{trial.config['trial']} failed")
+
+
+def tuner_of_named(
+    directory: SweepDirectory, names: Sequence[str], *, stage: str, at_once: int, say: Callable[[str], None]
+) -> tune.Tuner:
+    """A tuner over planned runs; trunks are trained to their end whatever the schedule."""
+    config = directory.config()
+    schedule = None if stage == "trunks" else _stopping(config, directory)
+    space = {"sweep": str(directory.root), "trial": tune.grid_search(list(names))}
+    return tune.Tuner(
+        tune.with_resources(run_trial, _TRIAL),
+        param_space=space,
+        tune_config=tune.TuneConfig(
+            max_concurrent_trials=at_once, scheduler=schedule, reuse_actors=schedule is None, **_metric(config)
+        ),
+        run_config=_run_config(directory, stage, Notices(directory, say)),
+    )
+
+
+def tuner_of_search(
+    directory: SweepDirectory, searcher: OptunaSearcher, *, num_trials: int, at_once: int, say: Callable[[str], None]
+) -> tune.Tuner:
+    """A tuner whose trials are chosen as it goes."""
+    schedule = _stopping(directory.config(), directory)
+    return tune.Tuner(
+        tune.with_resources(run_trial, _TRIAL),
+        tune_config=tune.TuneConfig(
+            search_alg=searcher,
+            num_samples=num_trials,
+            max_concurrent_trials=at_once,
+            scheduler=schedule,
+            reuse_actors=schedule is None,
+        ),
+        run_config=_run_config(directory, "search", Notices(directory, say)),
+    )
+
+
+def tuner_of_population(
+    directory: SweepDirectory, names: Sequence[str], *, at_once: int, say: Callable[[str], None]
+) -> tune.Tuner:
+    """A tuner whose trials clone one another; an interrupted one goes on from Tune's own state."""
+    config, base = directory.config(), directory.base()
+    trainable = tune.with_resources(run_member, _TRIAL)
+    run_config = _run_config(directory, "population", Notices(directory, say))
+    before = str(Path(run_config.storage_path or "") / (run_config.name or ""))
+    if tune.Tuner.can_restore(before):
+        return tune.Tuner.restore(before, trainable, resume_unfinished=True, restart_errored=True)
+    schedule = config.schedule
+    assert isinstance(schedule, PbtSchedule | Pb2Schedule)
+    last = base.train.last_step
+    planned = directory.planned()
+    members = [{"trial": name, **planned[name].values} for name in names]
+    return tune.Tuner(
+        trainable,
+        param_space={
+            "sweep": str(directory.root),
+            "every_steps": schedule.every_steps,
+            "checkpoint_at": list(range(schedule.every_steps, last, schedule.every_steps)),
+            "trial": tune.grid_search(list(names)),
+            **{key: tune.sample_from(_value_of(members, key)) for key in config.space},
+        },
+        tune_config=tune.TuneConfig(
+            max_concurrent_trials=at_once,
+            scheduler=_population(schedule, config),
+            reuse_actors=False,
+            **_metric(config),
+        ),
+        run_config=run_config,
+    )
+
+
+def _value_of(members: Sequence[Mapping[str, Any]], key: str) -> Callable[[Mapping[str, Any]], Any]:
+    values = {member["trial"]: member[key] for member in members}
+    return lambda spec: values[spec["trial"]]
+
+
+def _metric(config: SweepConfig) -> dict[str, Any]:
+    return {"metric": config.objective[0], "mode": "max"}
+
+
+def _run_config(directory: SweepDirectory, stage: str, notices: Notices) -> tune.RunConfig:
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    if stage != "population":
+        taken = sum(path.name.startswith(stage) for path in directory.tune.glob("*"))
+        stage = f"{stage}-{taken + 1}"
+    return tune.RunConfig(
+        name=stage,
+        storage_path=str(directory.tune),
+        callbacks=[notices],
+        verbose=0,
+        failure_config=tune.FailureConfig(max_failures=0),
+    )
+
+
+def _stopping(config: SweepConfig, directory: SweepDirectory) -> TrialScheduler | None:
+    if not isinstance(config.schedule, AshaSchedule):
+        return None
+    return ASHAScheduler(
+        time_attr="step",
+        max_t=directory.base().train.last_step,
+        grace_period=config.schedule.grace_steps,
+        reduction_factor=config.schedule.reduction_factor,
+    )
+
+
+def _population(schedule: Schedule, config: SweepConfig) -> TrialScheduler:
+    space = config.space
+    match schedule:
+        case PbtSchedule():
+            return PopulationBasedTraining(
+                time_attr="step",
+                perturbation_interval=schedule.every_steps,
+                quantile_fraction=schedule.quantile,
+                resample_probability=schedule.resample_probability,
+                hyperparam_mutations={key: _mutation(space, key, schedule.seed) for key in space},
+                custom_explore_fn=lambda values: within(space, values),
+                synch=True,
+            )
+        case Pb2Schedule():
+            check_pb2()
+            bounds: dict[str, Any] = {
+                key: [domain.low, domain.high] for key, domain in space.items() if not isinstance(domain, ChoiceDomain)
+            }
+            return PB2(
+                time_attr="step",
+                perturbation_interval=schedule.every_steps,
+                quantile_fraction=schedule.quantile,
+                hyperparam_bounds=bounds,
+                custom_explore_fn=lambda values: within(space, values),
+                synch=True,
+            )
+        case _:
+            raise AssertionError(schedule)
+
+
+def within(space: Mapping[str, Domain], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values after a perturbation, each brought back into its domain; other keys as they are."""
+    return {key: bounded(space[key], value) if key in space else value for key, value in values.items()}
+
+
+def check_pb2() -> None:
+    """Raises ConfigError where PB2's Gaussian process is not installed."""
+    if importlib.util.find_spec("sklearn") is None:
+        raise ConfigError(
+            "schedule.type: pb2 needs the package scikit-learn, which is not installed; install it, or use "
+            "schedule.type: pbt"
+        )
+
+
+def _mutation(space: Mapping[str, Domain], key: str, seed: int) -> Any:
+    """How Tune draws a key anew: a list for choices, a function for numbers."""
+    domain = space[key]
+    if isinstance(domain, ChoiceDomain):
+        return list(domain.values)
+    counter = random.Random(f"{seed}/{key}")
+    return lambda: draw({key: domain}, seed=counter.randrange(2**31), trial=0)[key]
