@@ -10,6 +10,7 @@ from cluster.sweep.config import ObjectiveName, SweepConfig
 from cluster.sweep.directory import SweepDirectory
 from cluster.sweep.objective import Estimate, Score, objective, pareto_front
 from evalsvc.report.history import RunHistory
+from evalsvc.report.sweep import Clone
 from scheduler.ledger import read_ledger
 from scheduler.records import ForkRecord
 from scheduler.task import TaskSpec
@@ -48,11 +49,15 @@ class TrialResult:
 
 @dataclass(frozen=True, slots=True)
 class SweepResults:
-    """All trials in the order of their numbers, the trunks, and which are best: by name, the winner first."""
+    """All trials in the order of their numbers, the trunks, and which are best: by name, the winner first.
+
+    `clones` are the exploits of a population, in order of steps.
+    """
 
     trials: tuple[TrialResult, ...]
     trunks: tuple[TrialResult, ...]
     best: tuple[str, ...]
+    clones: tuple[Clone, ...] = ()
 
     @property
     def winner(self) -> TrialResult | None:
@@ -78,7 +83,27 @@ def gather_results(directory: SweepDirectory, config: SweepConfig) -> SweepResul
             found[name] = trial_result(directory.run(name), name=name, values=spec.values, names=config.objective)
     trials = tuple(found[name] for name in sorted(found) if not name.startswith("trunk-"))
     trunks = tuple(found[name] for name in sorted(found) if name.startswith("trunk-"))
-    return SweepResults(trials=trials, trunks=trunks, best=best_of(trials, config.objective))
+    return SweepResults(
+        trials=trials,
+        trunks=trunks,
+        best=best_of(trials, config.objective),
+        clones=_clones(directory) if config.is_population else (),
+    )
+
+
+def _clones(directory: SweepDirectory) -> tuple[Clone, ...]:
+    """Runs that went on from the run of another member, as their ledgers tell."""
+    found = []
+    for root in sorted(path for path in directory.trials.iterdir() if path.is_dir()):
+        manifest = RunDirectory(root).read_manifest()
+        forked, trial = manifest.get("forked_from"), manifest.get("sweep", {}).get("trial")
+        if forked is None or trial is None:
+            continue
+        donor = RunDirectory(Path(forked["run"])).read_manifest().get("sweep", {}).get("trial")
+        if donor != trial:
+            forks = [record for record in read_ledger(root) if isinstance(record, ForkRecord)]
+            found.append(Clone(trial, forked["step"], f"{donor} ({Path(forked['run']).name})", forks[-1].changed))
+    return tuple(sorted(found, key=lambda clone: (clone.step, clone.trial)))
 
 
 def _joined(before: TrialResult, after: TrialResult) -> TrialResult:
