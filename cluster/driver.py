@@ -83,7 +83,7 @@ def ray_cluster(launch: LaunchConfig, namespace: str) -> Iterator[None]:
         return
     try:
         if address is None:
-            ray.init(num_cpus=local_cpus(), include_dashboard=launch.dashboard, **common)
+            ray.init(address="local", num_cpus=local_cpus(), include_dashboard=launch.dashboard, **common)
         else:
             ray.init(address=address, **common)
     except (ConnectionError, ValueError, RuntimeError) as error:
