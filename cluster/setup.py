@@ -15,6 +15,7 @@ from scheduler.errors import ConfigError
 from scheduler.setup import EngineSetup
 from scheduler.task import TaskSpec
 from train.data.arrangement import ARRANGEMENTS, CHAIN
+from train.data.levels import held_out_levels
 from train.data.prepare import Prepared
 from train.data.store import TokenStore
 from train.micro_batches import longest_row
@@ -52,14 +53,18 @@ def inputs_of(config: RunConfig, cards: Mapping[str, TaskSpec], prepared: Prepar
     engine = _engine_setup(config, tasks, store)
     _check_stages(config, store)
     HeatEngine(engine)
-    notes = (*_check_evaluation(config, prepared, store, tasks), *_unarranged(config, store))
+    notes = (
+        *_check_evaluation(config, prepared, store, tasks),
+        *_unarranged(config, store),
+        *_unlevelled(config, store),
+    )
     return Inputs(prepared=prepared, tasks=tasks, engine=engine, notes=notes)
 
 
 def _engine_setup(config: RunConfig, tasks: tuple[TaskSpec, ...], store: TokenStore) -> EngineSetup:
     first, last = config.stages[0], config.stages[-1]
     numbers = range(len(tasks))
-    has_windows = any(stage.difficulty for stage in config.stages)
+    has_windows = config.mixture.curriculum is not None or any(stage.difficulty for stage in config.stages)
     by_token = config.mixture.weight_unit == "tokens"
     try:
         return EngineSetup(
@@ -101,6 +106,35 @@ def _check_evaluation(
     if config.evaluation.human_verdicts is not None and config.evaluation.human_verdicts.exists():
         check_verdicts(config.evaluation.human_verdicts, names)
     return make_evaluator(prepared.tokenizer, store, tasks=tasks, config=config.evaluation, seed=config.seed).notes
+
+
+def _unlevelled(config: RunConfig, store: TokenStore) -> tuple[str, ...]:
+    """Notes on tasks that a curriculum cannot move by evidence.
+
+    Raises:
+        ConfigError: No task has more than one difficulty level.
+    """
+    if config.mixture.curriculum is None:
+        return ()
+    names, notes = store.task_names, []
+    flat = [name for task, name in enumerate(names) if len(store.level_sizes(task)) == 1]
+    if len(flat) == len(names):
+        raise ConfigError(
+            "mixture.curriculum is set, but no task has training rows of more than one difficulty level; give rows "
+            "difficulty_factors and cards difficulty_levels above 1, or set it to null"
+        )
+    if flat:
+        notes.append(f"{', '.join(flat)}: one difficulty level only, so mixture.curriculum does nothing there")
+    for task, name in enumerate(names):
+        levels = held_out_levels(store, task, "probe")
+        missing = set() if levels is None else set(range(len(store.level_sizes(task)))) - set(levels.tolist())
+        if missing:
+            places = ", ".join(str(level + 1) for level in sorted(missing))
+            notes.append(
+                f"task {name!r} has no probe of difficulty level {places}, so what the model can do there is not "
+                "measured; raise data.probes_per_task"
+            )
+    return tuple(notes)
 
 
 def _unarranged(config: RunConfig, store: TokenStore) -> tuple[str, ...]:

@@ -259,6 +259,8 @@ def _ignored(arms: Mapping[str, SimulationConfig]) -> Iterator[str]:
         yield "mixture.weight_unit tokens is taken as samples: every simulated sample is of one length."
     if any(arm.mixture.mode == "async" for arm in arms.values()):
         yield "mixture.mode async: every plan is taken to be ready at the next boundary."
+    if any(arm.mixture.curriculum is not None for arm in arms.values()):
+        yield "mixture.curriculum is ignored: the learner has no difficulty levels."
 
 
 def _extrapolations(

@@ -31,6 +31,7 @@ from scheduler.errors import ConfigError, DataError
 from scheduler.output_spec import binding_rules
 from scheduler.signals import TaskSignal
 from scheduler.task import ExactChecker, NumericChecker, RulesChecker, TaskSpec
+from train.data.levels import held_out_levels
 from train.data.split import SplitName
 from train.data.store import EncodedRow, Example, TokenStore
 from train.generation import Completion, Sampling, generate, teacher_forced
@@ -39,11 +40,15 @@ from train.tokenizer import stop_id
 
 
 class Probe(NamedTuple):
-    """One held-out question with its right answer, as tokens and as text; `prompt` is the turn to be answered."""
+    """One held-out question with its right answer, as tokens and as text; `prompt` is the turn to be answered.
+
+    `level` is its difficulty level from 0; None where its task has one level.
+    """
 
     row: EncodedRow
     reference: str
     prompt: str = ""
+    level: int | None = None
     prompt: str = ""
 
 
@@ -59,17 +64,19 @@ class FinalScore:
 
 def read_probes(store: TokenStore, *, num_tasks: int, split: SplitName) -> list[tuple[Probe, ...]]:
     """Read a held-out split (`probe` or `test`) of the first `num_tasks` tasks of the store, in its order."""
-    return [
-        tuple(
-            _probe(store.encoded(task, row, split), example) for row, example in enumerate(store.examples(task, split))
-        )
-        for task in range(num_tasks)
-    ]
+    return [tuple(_probes_of(store, task, split)) for task in range(num_tasks)]
 
 
-def _probe(row: EncodedRow, example: Example) -> Probe:
+def _probes_of(store: TokenStore, task: int, split: SplitName) -> Iterator[Probe]:
+    levels = held_out_levels(store, task, split)
+    for number, example in enumerate(store.examples(task, split)):
+        level = None if levels is None else int(levels[number])
+        yield _probe(store.encoded(task, number, split), example, level)
+
+
+def _probe(row: EncodedRow, example: Example, level: int | None) -> Probe:
     """Of a conversation only the last answer is judged, whatever was supervised."""
-    return Probe(EncodedRow(row.input_ids, row.spans[-1:]), example.answer, example.messages[-1][1])
+    return Probe(EncodedRow(row.input_ids, row.spans[-1:]), example.answer, example.messages[-1][1], level)
 
 
 class Evaluator:
@@ -156,7 +163,8 @@ class Evaluator:
         """
         spec = self._tasks[task_index]
         probes = self._allotted(task_index, allocation)
-        score, loss = self._score(model, spec, probes, num_loss_probes=allocation.num_loss_probes)
+        scores, loss = self._score(model, spec, probes, num_loss_probes=allocation.num_loss_probes)
+        level_probes, level_successes = _by_level(probes, scores)
         sampled_scores, verdict = self._sample(model, spec, probes, step)
         people = self._verdicts.poll()[spec.name] if self._verdicts else VerdictCount(0, 0)
         return TaskSignal(
@@ -165,7 +173,7 @@ class Evaluator:
             step=step,
             plan_version=plan_version,
             num_probes=len(probes),
-            score=score,
+            score=fmean(scores),
             loss=loss,
             sampled_score=fmean(map(fmean, sampled_scores)),
             score_variance=fmean(map(pvariance, sampled_scores)),
@@ -174,6 +182,8 @@ class Evaluator:
             format_compliance=verdict.format_compliance,
             num_human_rejected=people.num_rejected,
             num_human_reviewed=people.num_reviewed,
+            level_probes=level_probes,
+            level_successes=level_successes,
         )
 
     def final_test(self, model: Any, rows: Sequence[Sequence[Probe]]) -> list[FinalScore]:
@@ -185,8 +195,8 @@ class Evaluator:
         """
         results = []
         for spec, own in zip(self._tasks, rows, strict=True):
-            score, loss = self._score(model, spec, own) if own else (None, None)
-            results.append(FinalScore(spec.name, len(own), score, loss))
+            scores, loss = self._score(model, spec, own) if own else ((), None)
+            results.append(FinalScore(spec.name, len(own), fmean(scores) if own else None, loss))
         return results
 
     def _allotted(self, task_index: int, allocation: Allocation) -> Sequence[Probe]:
@@ -199,8 +209,8 @@ class Evaluator:
 
     def _score(
         self, model: Any, spec: TaskSpec, probes: Sequence[Probe], *, num_loss_probes: int = 0
-    ) -> tuple[float, float]:
-        """Mean score by the task's checker, and mean loss per supervised token in nats.
+    ) -> tuple[Sequence[float], float]:
+        """Score of every probe by the task's checker, and mean loss per supervised token in nats.
 
         The loss is over the first `num_loss_probes`; 0: over all.
         """
@@ -210,8 +220,8 @@ class Evaluator:
         common = readings[: num_loss_probes or None]
         loss = math.fsum(reading.loss_sum for reading in common) / sum(reading.num_tokens for reading in common)
         if isinstance(spec.checker, ExactChecker):
-            return fmean(reading.exact for reading in readings), loss
-        return fmean(self._text_scores(spec, probes, self._generate(model, probes, sampling=None))), loss
+            return [float(reading.exact) for reading in readings], loss
+        return self._text_scores(spec, probes, self._generate(model, probes, sampling=None)), loss
 
     def _sample(
         self, model: Any, spec: TaskSpec, allotted: Sequence[Probe], step: int
@@ -281,6 +291,18 @@ def make_evaluator(
         config=config,
         seed=seed,
     )
+
+
+def _by_level(probes: Sequence[Probe], scores: Sequence[float]) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    """Probes and sums of their scores by difficulty level; both empty where the task has one level."""
+    levels = [probe.level for probe in probes if probe.level is not None]
+    if len(levels) < len(probes):
+        return (), ()
+    by_level = [
+        [score for level, score in zip(levels, scores, strict=True) if level == wanted]
+        for wanted in range(max(levels) + 1)
+    ]
+    return tuple(map(len, by_level)), tuple(map(math.fsum, by_level))
 
 
 def _check_scorable(spec: TaskSpec, probes: Sequence[Probe]) -> None:

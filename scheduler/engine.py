@@ -8,7 +8,7 @@ Equal calls give equal plans, bit for bit: that is what makes the ledger replaya
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scheduler.allocation import Allocation
 from scheduler.errors import StateError
 from scheduler.evaluation import Evaluation
-from scheduler.explain import sentences
+from scheduler.explain import sentences, step_sentences
 from scheduler.exposure import stage_exposure
 from scheduler.guards import Guarded, GuardFacts, Guards
 from scheduler.heat import HeatTracker
@@ -27,12 +27,24 @@ from scheduler.policies.base import Driver
 from scheduler.policies.history import arrays, plain
 from scheduler.prior import prior_weights
 from scheduler.probe_planning import first_probes, next_probes
+from scheduler.progression import Progression, Step
 from scheduler.records import DecisionRecord, StageRecord, TaskDecision
 from scheduler.setup import EngineSetup
 from scheduler.signals import IntervalReport, TaskSignal, shown
 from scheduler.stages import StageMachine, Transition
 
-_STATE_KEYS = {"heat", "history", "stages", "policy", "plan", "pending", "served", "served_step", "probes"}
+_STATE_KEYS = {
+    "heat",
+    "history",
+    "stages",
+    "policy",
+    "progression",
+    "plan",
+    "pending",
+    "served",
+    "served_step",
+    "probes",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +56,14 @@ class Weighing:
         held: Why the policy kept the old ones; None if it did not.
         driver: The statistic that moved the weights; None for heat and when they were held.
         transition: The stage that begins with the new plan, if one does.
+        step: What else changes with it: state, difficulty levels, frozen tasks.
     """
 
     guarded: Guarded
     held: str | None
     driver: Driver | None
     transition: Transition | None
+    step: Step
 
 
 class HeatEngine:
@@ -69,6 +83,7 @@ class HeatEngine:
         )
         self.history = History.new(len(setup.tasks))
         self.stages = StageMachine(setup)
+        self.progression = Progression(setup)
         self._rules = [resolve(policy, setup) for policy in setup.stage_policies]
         self.policy_memory = self._rules[0].first_memory(len(setup.tasks))
         self._num_rows = np.array(setup.num_rows, dtype=np.float64)
@@ -83,7 +98,7 @@ class HeatEngine:
             stage=1,
             stage_start_step=0,
             weights=tuple(self.guards.initial(self._epochs_left(self.prior, effective_step=0)).tolist()),
-            **stage_exposure(setup, stage=1)._asdict(),
+            **stage_exposure(setup, stage=1, curriculum=self.progression.curriculum_of(1))._asdict(),
         )
         self.probes = first_probes(setup)
         self._pending: dict[int, Evaluation] = {}
@@ -101,6 +116,9 @@ class HeatEngine:
         if signal.step > self.setup.total_steps:
             return f"step {signal.step} lies beyond the run's {self.setup.total_steps} steps"
         index = self.index_of[signal.task]
+        levels = self.setup.level_sizes[index] if self.setup.level_sizes else signal.level_probes
+        if len(signal.level_probes) > len(levels):
+            return f"it has counts of {len(signal.level_probes)} difficulty levels; the task has {len(levels)}"
         earlier = self._buffer(signal.step).signals.get(index)
         if earlier is not None:
             return "" if earlier == signal else "a different signal for this task and step came before"
@@ -126,20 +144,28 @@ class HeatEngine:
         """Decide on the evaluation at `source_step`; signals of older, undecided evaluations are dropped with it."""
         before = self.plan
         weighing = self.weigh(source_step)
+        stage, scores = self.stages.stage, self.heat.state.score.tolist()
+        exposure = stage_exposure(self.setup, stage, scores, curriculum=self.progression.curriculum_of(stage))
         self.plan = MixturePlan(
             version=before.version + 1,
             source_step=source_step,
             effective_from_step=self.effective_step(source_step),
-            stage=self.stages.stage,
+            stage=stage,
             stage_start_step=self.stages.stage_start_step,
             weights=tuple(weighing.guarded.weights.tolist()),
-            **stage_exposure(self.setup, self.stages.stage, self.heat.state.score.tolist())._asdict(),
+            **exposure._asdict(),
         )
         self.probes = self._next_probes(weighing.guarded.weights)
-        tasks = self._task_decisions(before, weighing)
-        words = sentences(tasks, held=weighing.held)
+        tasks, step = self._task_decisions(before, weighing), weighing.step
         record = DecisionRecord(
-            plan=self.plan, tasks=tasks, held=weighing.held, sentences=words, probes=self.probes.num_probes
+            plan=self.plan,
+            tasks=tasks,
+            held=weighing.held,
+            sentences=(*sentences(tasks, held=weighing.held), *step_sentences(step, self.plan.effective_from_step)),
+            state=self.progression.states.state,
+            levels=step.levels,
+            frozen=step.frozen,
+            probes=self.probes.num_probes,
         )
         return record, self._stage_record(weighing.transition)
 
@@ -151,24 +177,28 @@ class HeatEngine:
         self.heat.update(evaluation, served=self.served, overfit_tolerance=self.guards.config.overfit_tolerance)
         self.history.fold(evaluation)
         transition = self._stage_transition(effective_step, anything_measured=len(evaluation.signals) > 0)
+        step = self.progression.observe(evaluation, self.heat.state, stages=self.stages, effective_step=effective_step)
         facts = self._facts(effective_step)
         match self._ask(self._evidence(evaluation, facts, source_step), stage_begins=transition is not None):
             case Target(logits=logits, driver=driver):
-                return Weighing(self.guards.apply(logits, facts), None, driver, transition)
+                return Weighing(self.guards.apply(logits, facts), None, driver, transition, step)
             case Hold(reason=reason):
                 kept = Guarded(facts.previous, facts.previous, ("",) * len(facts.previous))
-                return Weighing(kept, reason, None, transition)
+                return Weighing(kept, reason, None, transition, step)
 
     def _next_probes(self, weights: NDArray[np.float64]) -> Allocation:
         policy = self.setup.stage_policies[self.stages.stage - 1]
         return next_probes(self.setup, policy, self.heat, self.history, weights=weights, prior=self.prior)
 
     def _ask(self, evidence: Evidence, *, stage_begins: bool) -> Target | Hold:
-        """Ask the policy of the stage, and remember what it remembers."""
+        """Ask the policy of the stage, and remember what it remembers; hold where the state lets nothing move."""
         stage_1, stage_2 = self.setup.stage_policies
         stage = self.stages.stage
         if stage_begins and stage_1 != stage_2:
             self.policy_memory = self._rules[stage - 1].first_memory(len(self.served))
+        held = self.progression.states.held()
+        if held is not None:
+            return Hold(held)
         answered = answer(self.setup.stage_policies[stage - 1], self._rules[stage - 1], evidence, self.policy_memory)
         self.policy_memory = answered.memory
         return answered.outcome
@@ -182,6 +212,8 @@ class HeatEngine:
         self._pending = {}
 
     def _stage_transition(self, effective_step: int, *, anything_measured: bool) -> Transition | None:
+        if self.progression.states.is_frozen(effective_step):
+            return None
         of_interest = slice(None) if anything_measured else slice(0)
         return self.stages.observe(
             effective_step=effective_step,
@@ -232,6 +264,8 @@ class HeatEngine:
             progress=effective_step / self.setup.total_steps,
             overfit_evaluations=self.heat.state.overfit,
             epochs_left=self._epochs_left(previous, effective_step=effective_step),
+            frozen_tasks=self.progression.frozen_tasks,
+            max_change=self.progression.states.max_change(late_max_change=self.guards.config.late_max_change),
         )
 
     def _epochs_left(self, previous: NDArray[np.float64], *, effective_step: int) -> NDArray[np.float64]:
@@ -270,9 +304,10 @@ class HeatEngine:
             "heat": self.heat.state_dict(),
             "history": self.history.state_dict(),
             "stages": self.stages.state_dict(),
+            "progression": self.progression.state_dict(),
             "policy": {name: plain(array) for name, array in self.policy_memory.items()},
             "plan": self.plan.to_fields(),
-            "pending": [asdict(signal) for one in self._pending.values() for signal in one.signals.values()],
+            "pending": [signal.to_fields() for one in self._pending.values() for signal in one.signals.values()],
             "served": self.served.tolist(),
             "served_step": self.served_step,
             "probes": list(self.probes.num_probes),
@@ -291,13 +326,14 @@ class HeatEngine:
         self.heat.load_state_dict(state["heat"])
         self.history.load_state_dict(state["history"])
         self.stages.load_state_dict(state["stages"])
+        self.progression.load_state_dict(state["progression"])
         empty = self._rules[self.stages.stage - 1].first_memory(len(self.served))
         expected = {name: array.shape for name, array in empty.items()}
         self.policy_memory = arrays(state["policy"], expected, what="policy")
         self.plan = MixturePlan.from_fields(state["plan"])
         self._pending = {}
         for fields in state["pending"]:
-            signal = TaskSignal(**fields)
+            signal = TaskSignal.from_fields(fields)
             self._buffer(signal.step).add(self.index_of[signal.task], signal)
         self.served = np.array(state["served"], dtype=np.float64)
         self.served_step = state["served_step"]
@@ -306,14 +342,15 @@ class HeatEngine:
     def take_over(self, state: Mapping[str, Any], *, of: EngineSetup) -> None:
         """Go on from the state of an engine under another setup `of` the same tasks.
 
-        Heat and history go on; a policy that differs from the one that was in use begins with an empty memory.
+        Heat and history go on; a policy that differs from the one that was in use begins with an empty memory, and
+        difficulty levels, state and frozen tasks go on where both setups have them.
         Raises as `load_state_dict`.
         """
         stage = state["stages"]["stage"] - 1
         if self.setup.stage_policies[stage] != of.stage_policies[stage]:
             memory = self._rules[stage].first_memory(len(self.served))
             state = {**state, "policy": {name: plain(array) for name, array in memory.items()}}
-        self.load_state_dict(state)
+        self.load_state_dict({**state, "progression": self.progression.inherited(state["progression"], of=of)})
         if self.setup.mixture.allocation != of.mixture.allocation:
             self.probes = first_probes(self.setup)
 

@@ -45,3 +45,12 @@ class Evaluation:
     def __getitem__(self, measure: str) -> NDArray[np.float64]:
         """A measure of every task [K], by its name in `TaskSignal`; zero for a task without a signal."""
         return self._values[_ROW[measure]]
+
+    def by_level(self, num_levels: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Probes and sums of their scores by difficulty level, [K, num_levels] each; 0 where a signal does not say."""
+        probes, successes = (np.zeros((len(self.measured), num_levels)) for _ in range(2))
+        for index, signal in self.signals.items():
+            counted = signal.level_probes[:num_levels]
+            probes[index, : len(counted)] = counted
+            successes[index, : len(counted)] = signal.level_successes[:num_levels]
+        return probes, successes

@@ -6,7 +6,8 @@ A policy that does not go by heat names its own statistic (`TaskDecision.driver`
 from collections.abc import Sequence
 from heapq import nlargest
 
-from scheduler.records import TaskDecision
+from scheduler.progression import Step
+from scheduler.records import Freeze, LevelMove, TaskDecision
 from scheduler.signals import TaskSignal
 
 _MIN_MOVE = 0.005
@@ -22,7 +23,18 @@ _HELD_WORDS = {
     "ceiling": "the ceiling kept it from {target:.1%}",
     "epoch cap": "the epoch cap kept it from {target:.1%}: its rows would be repeated too often",
     "core hold": "as a core task it is held at its prior share (the policy asked for {target:.1%})",
+    "overfit freeze": "it is frozen at its floor: its held-out loss had risen for good while its score had not",
     "overfit guard": "it is cooled because its held-out loss rises while its score does not",
+}
+
+
+_STATE_WORDS = {
+    "warm-up": "weights are held at the prior",
+    "stage 1": "its policy moves the weights",
+    "transition": "the policy of stage 2 moves the weights, by small steps only",
+    "stage 2": "its policy moves the weights",
+    "late": "the weights move by small steps only",
+    "frozen": "nothing moves any more",
 }
 
 
@@ -33,6 +45,51 @@ def sentences(tasks: Sequence[TaskDecision], *, held: str | None, limit: int = 3
     moved = nlargest(limit, tasks, key=_move)
     words = tuple(sentence(task) for task in moved if _move(task) >= _MIN_MOVE)
     return words or ("No weight moved by half a point or more.",)
+
+
+def step_sentences(step: Step, effective_step: int, *, limit: int = 8) -> tuple[str, ...]:
+    """What changes beside the weights from `effective_step` on: state, frozen tasks, difficulty levels."""
+    changes = [*map(freeze_sentence, step.frozen), *map(level_sentence, step.levels)]
+    words = changes[:limit]
+    if len(changes) > limit:
+        words.append(f"{len(changes) - limit} more tasks change their difficulty levels or are frozen.")
+    if step.state is not None:
+        words.insert(0, state_sentence(step.state, effective_step))
+    return tuple(words)
+
+
+def state_sentence(state: str, effective_step: int) -> str:
+    """The state that begins with a plan."""
+    return f"From step {effective_step} on the run is in the state {state}: {_STATE_WORDS[state]}."
+
+
+def level_sentence(move: LevelMove) -> str:
+    """A change of a task's open levels, with its numbers; levels are counted from 1."""
+    text = f"{move.task} is {move.kind} to {_levels(move.order, *move.window)} of {len(move.order)}"
+    if move.kind == "opened":
+        return f"{text}: it was not promoted so far in time."
+    bound, sign = ("lower", ">") if move.kind == "promoted" else ("upper", "<")
+    text += (
+        f": {move.num_successes:g} of {move.num_probes} probes of its open levels right, Wilson {bound} bound "
+        f"{move.bound:.2f} {sign} {move.threshold:.2f} in {move.num_evaluations} evaluations in a row"
+    )
+    if move.order != move.order_before:
+        places = ", ".join(str(level + 1) for level in move.order)
+        text += f"; by the model's own results its levels from easy to hard are now {places}"
+    return text + "."
+
+
+def _levels(order: Sequence[int], first: int, last: int) -> str:
+    levels = [str(level + 1) for level in order[first : last + 1]]
+    return f"level {levels[0]}" if len(levels) == 1 else f"levels {', '.join(levels[:-1])} and {levels[-1]}"
+
+
+def freeze_sentence(freeze: Freeze) -> str:
+    """Why a task was taken out, with its numbers."""
+    return (
+        f"{freeze.task} is frozen: its held-out loss, {freeze.loss:.3f}, was above its best, {freeze.best_loss:.3f}, "
+        f"in {freeze.num_evaluations} evaluations in a row; its weight goes to its floor and stays there."
+    )
 
 
 def sentence(task: TaskDecision) -> str:

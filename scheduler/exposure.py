@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from scheduler.curriculum import Curriculum
 from scheduler.plan import Window
 from scheduler.setup import EngineSetup
 
@@ -14,18 +15,24 @@ class Exposure(NamedTuple):
     windows: tuple[Window, ...]
     replay_ratio: float
     own_answers: tuple[int, ...]
+    level_orders: tuple[tuple[int, ...], ...] = ()
 
 
-def stage_exposure(setup: EngineSetup, stage: int, scores: Sequence[float] = ()) -> Exposure:
+def stage_exposure(
+    setup: EngineSetup, stage: int, scores: Sequence[float] = (), *, curriculum: Curriculum | None = None
+) -> Exposure:
     """Arrangement, windows, replay and who answers in chains, of stage 1 or 2.
 
     A window that ends beyond a task's levels ends with them, and one that begins there is the task's last level. In a
-    run with difficulty levels a stage without a window opens all of them. `scores` are the latest per task, empty
-    before the first evaluation.
+    run with difficulty levels a stage without a window opens those that its `curriculum` says, all of them without one.
+    `scores` are the latest per task, empty before the first evaluation.
     """
     arranged = setup.stage_arrangements[stage - 1]
     arrangement, at = arranged.shares(), arranged.own_answers_at
     own = () if at is None or not arrangement[1] else tuple(task for task, score in enumerate(scores) if score >= at)
+    if curriculum is not None:
+        levels = curriculum.windows(), curriculum.config.replay_ratio
+        return Exposure(arrangement, *levels, own, curriculum.orders())
     window = setup.stage_difficulty[stage - 1]
     tops = [len(sizes) - 1 for sizes in setup.level_sizes]
     if window is None:

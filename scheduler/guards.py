@@ -1,9 +1,9 @@
 """Guards: what bounds a plan, whatever the policy asked for.
 
-In order: an overfitting task is cooled; floor, ceiling, epoch cap and the hold on core tasks bound the weights (exact
-projection, `scheduler.simplex`); the step limit bounds the change against the previous plan. Floor, ceiling and step
-limit are hard: they hold for every plan. Epoch cap and core hold are wishes: they move the target, and yield, as little
-as needed, where they would contradict each other or the step limit.
+In order: an overfitting task is cooled, or frozen at its floor; floor, ceiling, epoch cap and the hold on core tasks
+bound the weights (exact projection, `scheduler.simplex`); the step limit bounds the change against the previous plan.
+Floor, ceiling and step limit are hard: they hold for every plan. Freeze, epoch cap and core hold are wishes: they move
+the target, and yield, as little as needed, where they would contradict each other or the step limit.
 """
 
 import math
@@ -19,7 +19,7 @@ from scheduler.simplex import project, softmax, step_towards
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
-_GUARDS = ("", "step limit", "overfit guard", "core hold", "floor", "epoch cap", "ceiling")
+_GUARDS = ("", "step limit", "overfit freeze", "overfit guard", "core hold", "floor", "epoch cap", "ceiling")
 _VISIBLE = 1e-6
 _ROUNDING = 1e-12
 
@@ -33,12 +33,16 @@ class GuardFacts:
         progress: Share of the run that is over when the new plan begins, in [0, 1].
         overfit_evaluations: Evaluations in a row past the held-out peak.
         epochs_left: Samples per remaining slot of the run that the epoch cap still allows; infinite without a cap.
+        frozen_tasks: Tasks the overfit guard took out for good.
+        max_change: A step limit beside the run's own, of the state it is in.
     """
 
     previous: Array
     progress: float
     overfit_evaluations: Array
     epochs_left: Array
+    frozen_tasks: Mask
+    max_change: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +84,15 @@ class Guards:
         asked = softmax(logits)
         cooled = facts.overfit_evaluations >= self.config.overfit_patience
         logits = np.where(cooled, logits + np.log(self.config.overfit_cooling), logits)
-        lower, upper = self._bounds(facts.epochs_left)
+        lower, upper = self._bounds(np.where(facts.frozen_tasks, 0.0, facts.epochs_left))
         bounded = project(logits, lower, upper)
-        weights, _ = step_towards(facts.previous, bounded, self.max_change(facts.progress))
+        weights, _ = step_towards(facts.previous, bounded, min(self.max_change(facts.progress), facts.max_change))
         raised = (bounded <= lower + _ROUNDING) & (asked < lower - _VISIBLE)
         lowered = (bounded >= upper - _ROUNDING) & (asked > upper + _VISIBLE)
         codes = np.select(
             [
                 np.abs(weights - bounded) > _VISIBLE,
+                facts.frozen_tasks,
                 cooled,
                 raised & (lower > self.floor),
                 raised,

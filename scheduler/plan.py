@@ -9,7 +9,7 @@ from typing import Any, Self
 from scheduler.fields import build
 
 Window = tuple[int, int]
-"""First and last open difficulty level of a task, both included, counted from 0."""
+"""First and last open difficulty level of a task, both included, counted from 0: places in its order of levels."""
 
 SINGLE_ONLY = (1.0, 0.0, 0.0)
 
@@ -29,6 +29,8 @@ class MixturePlan:
         windows: Open difficulty levels per task; empty where the run has no difficulty levels.
         replay_ratio: Share of a task's samples drawn from the levels below its window.
         own_answers: Tasks, by number, whose answers in the context of a chain are the model's own.
+        level_orders: Difficulty levels of every task, easiest for the model first; empty where all tasks have the order
+            of their rows.
     """
 
     version: int
@@ -41,6 +43,7 @@ class MixturePlan:
     windows: tuple[Window, ...] = ()
     replay_ratio: float = 0.0
     own_answers: tuple[int, ...] = ()
+    level_orders: tuple[tuple[int, ...], ...] = ()
 
     def to_fields(self) -> dict[str, Any]:
         """All fields, as JSON gives them back."""
@@ -56,6 +59,7 @@ class MixturePlan:
         header = (self.version, self.source_step, self.effective_from_step, self.stage, self.stage_start_step)
         numbers = (*self.weights, *self.arrangement, self.replay_ratio)
         levels = [level for window in self.windows for level in window]
-        wholes = (len(levels), *levels, *self.own_answers)
+        places = [level for order in self.level_orders for level in order]
+        wholes = (len(levels), *levels, len(places), *places, *self.own_answers)
         packed = struct.pack(f"<5q{len(numbers)}d{len(wholes)}q", *header, *numbers, *wholes)
         return int.from_bytes(hashlib.blake2b(packed, digest_size=8).digest(), "little") >> 1

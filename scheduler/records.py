@@ -10,10 +10,10 @@ from typing import Any, get_args
 
 from scheduler.errors import LedgerError
 from scheduler.fields import build
-from scheduler.plan import MixturePlan
+from scheduler.plan import MixturePlan, Window
 from scheduler.signals import IntervalReport, TaskSignal
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,16 +89,70 @@ class TaskDecision:
 
 
 @dataclass(frozen=True, slots=True)
-class DecisionRecord:
-    """A plan and why. `held` is the reason when the policy kept the old weights, else None.
+class LevelMove:
+    """A task's window moved.
 
-    `probes` are those of the next evaluation, per task; empty: all that there are.
+    Attributes:
+        task: Name of the task.
+        kind: `promoted`, `demoted`, or `opened` (by the time that has passed, on no evidence).
+        window: First and last open place from now on, from 0.
+        order: Levels from 0, easiest for the model first, from now on; `order_before` until now.
+        order_before: See `order`.
+        num_successes: Right answers among the probes of the levels open until now; a sum of scores.
+        num_probes: Those probes; 0 for `opened`.
+        bound: Wilson bound of the accuracy: the lower of a promotion, the upper of a demotion.
+        threshold: What it was compared with.
+        num_evaluations: In a row.
+    """
+
+    task: str
+    kind: str
+    window: Window
+    order: tuple[int, ...]
+    order_before: tuple[int, ...]
+    num_successes: float = 0.0
+    num_probes: int = 0
+    bound: float = 0.0
+    threshold: float = 0.0
+    num_evaluations: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Freeze:
+    """A task was taken out of the mixture: its weight goes to its floor and stays there.
+
+    Its held-out loss (nats per supervised token) was above its best, with no better score, in `num_evaluations`
+    evaluations in a row.
+    """
+
+    task: str
+    loss: float
+    best_loss: float
+    num_evaluations: int
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionRecord:
+    """A plan and why.
+
+    Attributes:
+        plan: The plan.
+        tasks: Each task's part in it.
+        held: The reason when the old weights were kept, else None.
+        sentences: The same in words, for people.
+        state: Of the run under this plan (`scheduler.states`).
+        levels: Tasks whose difficulty levels change with it.
+        frozen: Tasks taken out of the mixture with it.
+        probes: Of the next evaluation, per task; empty: all that there are.
     """
 
     plan: MixturePlan
     tasks: tuple[TaskDecision, ...]
     held: str | None
     sentences: tuple[str, ...]
+    state: str = "stage 1"
+    levels: tuple[LevelMove, ...] = ()
+    frozen: tuple[Freeze, ...] = ()
     probes: tuple[int, ...] = ()
 
 

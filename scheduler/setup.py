@@ -8,11 +8,13 @@ from pydantic import Field, FiniteFloat, model_validator
 
 from scheduler.allocation import AdaptiveAllocation, AllocationConfig, UniformAllocation
 from scheduler.config_model import ConfigModel
+from scheduler.curriculum_config import CurriculumConfig
 from scheduler.policy_config import ExplicitPrior as ExplicitPrior
 from scheduler.policy_config import HeatPolicy, Policy, Prior, TemperaturePrior
 from scheduler.policy_config import ProportionalPrior as ProportionalPrior
 from scheduler.policy_config import StaticPolicy as StaticPolicy
 from scheduler.policy_config import UniformPrior as UniformPrior
+from scheduler.states import StatesConfig
 from scheduler.task import Repetition, TaskSpec
 
 Mode = Literal["lag1", "sync", "async"]
@@ -54,6 +56,8 @@ class GuardConfig(ConfigModel):
         max_epochs: Soft cap on how often a task's rows may be repeated in the whole run (UniMax); null: no cap.
         overfit_patience: Evaluations in a row with held-out loss above its best by `overfit_tolerance` (relative) and
             no better score, after which the task's target is multiplied by `overfit_cooling`.
+        overfit_action: `cool` does so for as long as the loss stays there; `freeze` takes the task out for the rest of
+            the run: its weight goes to its floor.
         floor_ratio: Least weight of a task, as a share of the uniform weight 1/K.
         max_exposure_gap_steps: Raises the floor so that every task is seen at least once in so many steps in a row.
         ceiling: Greatest weight of a task.
@@ -66,6 +70,7 @@ class GuardConfig(ConfigModel):
     overfit_patience: int = Field(default=3, ge=1)
     overfit_tolerance: float = Field(default=0.1, ge=0)
     overfit_cooling: float = Field(default=0.5, gt=0, le=1)
+    overfit_action: Literal["cool", "freeze"] = "cool"
     floor_ratio: float = Field(default=0.2, ge=0, lt=1)
     max_exposure_gap_steps: int | None = Field(default=None, ge=1)
     ceiling: float = Field(default=0.75, gt=0, le=1)
@@ -79,13 +84,16 @@ class MixtureConfig(ConfigModel):
     `interval_steps` optimiser steps lie between evaluations (null: a twentieth of the run, 50 at most). `mode`: `lag1`
     trains on while the evaluation runs and applies its plan one interval later, deterministically; `sync` waits for it;
     `async` applies it whenever it is ready. `weight_unit` says what a weight is a share of: samples, or supervised
-    tokens (answers and their stop tokens).
+    tokens (answers and their stop tokens). `curriculum` lets tasks climb their difficulty levels by what the model can
+    do (null: every level is open, or the stage's window); `states` bounds the mixture in parts of the run.
     """
 
     prior: Prior = TemperaturePrior()
     policy: Policy = HeatPolicy()
     heat: HeatConfig = HeatConfig()
     guards: GuardConfig = GuardConfig()
+    curriculum: CurriculumConfig | None = None
+    states: StatesConfig = StatesConfig()
     interval_steps: int | None = Field(default=None, ge=1)
     mode: Mode = "lag1"
     weight_unit: WeightUnit = "samples"
@@ -266,6 +274,23 @@ class EngineSetup(ConfigModel):
                 f"{self.total_steps} steps of {self.global_batch_size} samples need {needed} samples, but the tasks' "
                 f"repetition.max_epochs allow {capacity} in all; raise max_epochs, set it to null for a task, or train "
                 f"for at most {capacity // self.global_batch_size} steps"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _stage_2_begins_before_the_freeze(self) -> "EngineSetup":
+        frozen = self.mixture.states.frozen_after
+        match self.boundary:
+            case StepBoundary(step=step):
+                begins = step / self.total_steps
+            case FractionBoundary(fraction=fraction):
+                begins = fraction
+            case _:
+                return self
+        if frozen is not None and begins >= frozen:
+            raise ValueError(
+                f"mixture.states.frozen_after {frozen:g} comes before stage 2, which begins at {begins:.3g} of the "
+                "run; freeze later, or end stage 1 sooner"
             )
         return self
 

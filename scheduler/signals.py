@@ -2,7 +2,10 @@
 
 import math
 import reprlib
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+from scheduler.fields import build
 
 _COUNTS = (
     "attempt",
@@ -37,6 +40,8 @@ class TaskSignal:
         format_compliance: Share of reviewed outputs that kept every rule of aspect `format`, in [0, 1].
         num_human_rejected: Verdicts "rejected" from people since the run started.
         num_human_reviewed: Verdicts from people since the run started.
+        level_probes: Probes by difficulty level, easiest first; empty where the task has one level.
+        level_successes: Sum of their scores by level; a count of right answers where scores are 0 or 1.
     """
 
     task: str
@@ -53,6 +58,8 @@ class TaskSignal:
     format_compliance: float
     num_human_rejected: int = 0
     num_human_reviewed: int = 0
+    level_probes: tuple[int, ...] = ()
+    level_successes: tuple[float, ...] = ()
 
     def fault(self) -> str | None:
         """Say why this signal cannot be used, or None. Never raises, whatever the fields hold."""
@@ -71,6 +78,29 @@ class TaskSignal:
             return f"loss is {shown(self.loss)}; expected a finite number >= 0"
         if self.num_rejected > self.num_reviewed or self.num_human_rejected > self.num_human_reviewed:
             return "more outputs were rejected than reviewed"
+        return self._fault_of_levels()
+
+    def to_fields(self) -> dict[str, Any]:
+        """All fields, as JSON gives them back."""
+        lists = {"level_probes": list(self.level_probes), "level_successes": list(self.level_successes)}
+        return asdict(self) | lists
+
+    @classmethod
+    def from_fields(cls, fields: dict[str, Any]) -> Self:
+        """Inverse of `to_fields`."""
+        return build(cls, fields)
+
+    def _fault_of_levels(self) -> str | None:
+        counts, sums = self.level_probes, self.level_successes
+        for name, values in (("level_probes", counts), ("level_successes", sums)):
+            if type(values) is not tuple or not all(_is_finite(value) and value >= 0 for value in values):
+                return f"{name} is {shown(values)}; expected a tuple of finite numbers >= 0"
+        if not all(isinstance(count, int) for count in counts):
+            return "level_probes are not whole numbers"
+        if len(counts) != len(sums) or any(total > count for count, total in zip(counts, sums, strict=True)):
+            return "level_successes do not fit level_probes: one sum a level, at most its probes"
+        if counts and sum(counts) != self.num_probes:
+            return f"level_probes add up to {sum(counts)}; num_probes is {self.num_probes}"
         return None
 
 

@@ -4,6 +4,9 @@ Control tensors live on the CPU: the process group is created with gloo for them
 GPUs).
 """
 
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
+
 import torch
 import torch.distributed as dist
 
@@ -14,18 +17,25 @@ _HEADER = 10
 _CLOSED = -1.0
 
 
-def broadcast_plan(plan: MixturePlan | None, *, stop: bool, num_tasks: int) -> tuple[MixturePlan, bool]:
-    """Give rank 0's plan and stop flag to every rank; `plan` is ignored on the others. One fixed-size collective."""
-    packed = torch.zeros(_HEADER + 4 * num_tasks, dtype=torch.float64)
+def broadcast_plan(
+    plan: MixturePlan | None, *, stop: bool, num_tasks: int, num_levels: Sequence[int] = ()
+) -> tuple[MixturePlan, bool]:
+    """Give rank 0's plan and stop flag to every rank; `plan` is ignored on the others. One fixed-size collective.
+
+    `num_levels` are the difficulty levels per task; empty for a run without any.
+    """
+    packed = torch.zeros(_HEADER + 4 * num_tasks + sum(num_levels), dtype=torch.float64)
     if plan is not None:
-        packed = torch.tensor(_packed(plan, stop=stop), dtype=torch.float64)
+        packed = torch.tensor(_packed(plan, stop=stop, num_places=sum(num_levels)), dtype=torch.float64)
     if dist.is_initialized():
         dist.broadcast(packed, src=0)
     numbers = packed.tolist()
     version, source, effective, stage, start, stopping = (int(value) for value in numbers[:6])
     single, chain, contrast, replay_ratio = numbers[6:_HEADER]
     rest = numbers[_HEADER:]
-    weights, own, bounds = rest[:num_tasks], rest[num_tasks : 2 * num_tasks], rest[2 * num_tasks :]
+    weights, own, bounds = rest[:num_tasks], rest[num_tasks : 2 * num_tasks], rest[2 * num_tasks : 4 * num_tasks]
+    places = rest[4 * num_tasks :]
+    orders = tuple(tuple(map(int, places[start:end])) for start, end in pairwise(accumulate(num_levels, initial=0)))
     windows = tuple((int(first), int(last)) for first, last in zip(bounds[::2], bounds[1::2], strict=True))
     received = MixturePlan(
         version=version,
@@ -38,16 +48,18 @@ def broadcast_plan(plan: MixturePlan | None, *, stop: bool, num_tasks: int) -> t
         windows=() if _CLOSED in bounds else windows,
         replay_ratio=replay_ratio,
         own_answers=tuple(task for task, is_own in enumerate(own) if is_own),
+        level_orders=() if _CLOSED in places else orders,
     )
     return received, bool(stopping)
 
 
-def _packed(plan: MixturePlan, *, stop: bool) -> list[float]:
+def _packed(plan: MixturePlan, *, stop: bool, num_places: int) -> list[float]:
     """The plan as numbers; float64 holds each of them exactly."""
     header = (plan.version, plan.source_step, plan.effective_from_step, plan.stage, plan.stage_start_step, stop)
     bounds = [float(level) for window in plan.windows for level in window] or [_CLOSED] * (2 * len(plan.weights))
     own = [float(task in plan.own_answers) for task in range(len(plan.weights))]
-    return [*map(float, header), *plan.arrangement, plan.replay_ratio, *plan.weights, *own, *bounds]
+    places = [float(level) for order in plan.level_orders for level in order] or [_CLOSED] * num_places
+    return [*map(float, header), *plan.arrangement, plan.replay_ratio, *plan.weights, *own, *bounds, *places]
 
 
 def broadcast_step(step: int) -> int:

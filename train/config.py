@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, FiniteFloat, model_validator
 
 from scheduler.config_model import ConfigModel, PathLike, Url
 
@@ -48,6 +48,26 @@ class NearDuplicateConfig(ConfigModel):
     action: Literal["refuse", "keep_together"] = "keep_together"
 
 
+class DifficultyWeights(ConfigModel):
+    """What each of the four `difficulty_factors` of a row counts in its difficulty, relative to the others."""
+
+    knowledge_breadth: FiniteFloat = Field(default=1.0, ge=0)
+    reasoning_steps: FiniteFloat = Field(default=1.0, ge=0)
+    constraints: FiniteFloat = Field(default=1.0, ge=0)
+    ambiguity: FiniteFloat = Field(default=1.0, ge=0)
+
+    @model_validator(mode="after")
+    def _something_counts(self) -> "DifficultyWeights":
+        if not self.knowledge_breadth + self.reasoning_steps + self.constraints + self.ambiguity > 0:
+            raise ValueError("all four weights of the difficulty factors are 0; give at least one of them a weight")
+        return self
+
+    def score(self, factors: tuple[float, float, float, float]) -> float:
+        """Difficulty of a row: the weighted mean of its factors, in their unit."""
+        weights = (self.knowledge_breadth, self.reasoning_steps, self.constraints, self.ambiguity)
+        return sum(weight * factor for weight, factor in zip(weights, factors, strict=True)) / sum(weights)
+
+
 class DataConfig(ConfigModel):
     """Which rows, how they are checked, and how each task's rows are split.
 
@@ -71,6 +91,7 @@ class DataConfig(ConfigModel):
     selection_per_task: int = Field(default=0, ge=0)
     test_per_task: int = Field(default=32, ge=0)
     max_held_out_ratio: float = Field(default=0.2, gt=0, le=0.5)
+    difficulty_weights: DifficultyWeights = DifficultyWeights()
 
     @model_validator(mode="before")
     @classmethod

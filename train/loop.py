@@ -253,7 +253,8 @@ class Worker:
             self.plan_wait_s += time.perf_counter() - waited
             if answer is not None:
                 plan, stop = answer.plan, answer.stop
-        self.plan, stop = broadcast_plan(plan, stop=stop, num_tasks=self.num_tasks)
+        num_levels = tuple(map(len, self.job.setup.level_sizes))
+        self.plan, stop = broadcast_plan(plan, stop=stop, num_tasks=self.num_tasks, num_levels=num_levels)
         assert_agreement(self.step, self.plan.digest(), int(self.stream.num_samples.sum()))
         self.stream.follow(self.plan)
         return stop

@@ -39,7 +39,7 @@ class PlainView:
 
     def _decision_line(self, record: DecisionRecord) -> str:
         plan = record.plan
-        head = f"{self._place(plan.source_step)} stage {plan.stage} plan v{plan.version}"
+        head = f"{self._place(plan.source_step)} {record.state} plan v{plan.version}"
         left = self.state.eta_s
         tail = "" if left is None else f" | {seconds_in_words(left)} left"
         if record.held is not None:

@@ -82,6 +82,11 @@ class RunState:
         return self.history.plan_in_force.stage
 
     @property
+    def state(self) -> str:
+        """State of the run under the plan in force, such as `stage 1` or `late`."""
+        return self.history.state
+
+    @property
     def plan_version(self) -> int:
         """Version of the plan in force."""
         return self.history.plan_in_force.version

@@ -59,7 +59,7 @@ class TableView:
     def _progress(self) -> Table:
         state = self.state
         grid = Table.grid(padding=(0, 2))
-        facts = [f"step {state.step}/{state.total_steps}", f"stage {state.stage}", f"plan v{state.plan_version}"]
+        facts = [f"step {state.step}/{state.total_steps}", state.state, f"plan v{state.plan_version}"]
         if state.train_loss is not None:
             facts.append(f"loss {state.train_loss:.3f}")
         if state.samples_per_s is not None:

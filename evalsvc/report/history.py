@@ -21,6 +21,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from scheduler.errors import LedgerError
+from scheduler.explain import freeze_sentence, level_sentence, state_sentence
 from scheduler.plan import MixturePlan
 from scheduler.records import (
     AttemptRecord,
@@ -41,7 +42,9 @@ from scheduler.records import (
 from scheduler.setup import EngineSetup, sample_cap
 from scheduler.signals import IntervalReport, TaskSignal
 
-EventKind = Literal["restart", "actor", "stage", "late", "skipped", "refused", "used_up", "end", "fork"]
+EventKind = Literal[
+    "restart", "actor", "stage", "state", "level", "frozen", "late", "skipped", "refused", "used_up", "end", "fork"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +125,11 @@ class RunHistory:
     def plan_in_force(self) -> MixturePlan:
         """The plan of the last surviving boundary; before the first boundary the initial plan."""
         return self.boundaries[-1].plan if self.boundaries else self.plans[0]
+
+    @property
+    def state(self) -> str:
+        """State of the run under the plan in force (`scheduler.states`)."""
+        return self._state_of(self.plan_in_force.version)
 
     @property
     def events(self) -> tuple[Event, ...]:
@@ -213,8 +221,25 @@ class RunHistory:
         expected = self.plans[-1].version + 1
         if record.plan.version != expected:
             raise LedgerError(f"plan {record.plan.version} comes where plan {expected} must; the ledger misses lines")
+        self._progressed(record)
         self.decisions.append(record)
         self.plans.append(record.plan)
+
+    def _progressed(self, record: DecisionRecord) -> None:
+        """Note a new state, frozen tasks, changes of levels; that stage 2 follows stage 1 has a record of its own."""
+        plan, before = record.plan, self._state_of(self.plans[-1].version)
+        step, version = plan.effective_from_step, plan.version
+        if record.state != before and (before, record.state) != ("stage 1", "stage 2"):
+            self._happened(step, "state", state_sentence(record.state, step), version)
+        for freeze in record.frozen:
+            self._happened(step, "frozen", freeze_sentence(freeze), version)
+        for move in record.levels:
+            self._happened(step, "level", level_sentence(move), version)
+
+    def _state_of(self, version: int) -> str:
+        """State of the run under a surviving plan."""
+        first = "warm-up" if self.run_setup.mixture.states.warmup_evaluations else "stage 1"
+        return next((one.state for one in reversed(self.decisions) if one.plan.version == version), first)
 
     def _boundary(self, record: IntervalRecord) -> None:
         report = record.report
@@ -275,7 +300,7 @@ def _clause(text: str) -> str:
 
 def _undone(event: Event, step: int, version: int) -> bool:
     match event.kind:
-        case "stage":
+        case "stage" | "state" | "level" | "frozen":
             return event.superseded or (event.plan_version is not None and event.plan_version > version)
         case "late" | "skipped" | "refused" | "used_up" | "end":
             return event.superseded or event.step > step

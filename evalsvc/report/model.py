@@ -32,6 +32,7 @@ __all__ = ["Report", "RowCounts", "RunFacts", "build_report"]
 
 NUM_NOTABLE_CHANGES = 5
 MIN_NOTABLE_CHANGE = 0.005
+_NOTABLE_EVENTS = ("stage", "state", "level", "frozen")
 
 
 def build_report(records: Iterable[Record], facts: RunFacts) -> Report:
@@ -186,6 +187,7 @@ def _decision(record: DecisionRecord, setup: EngineSetup, segments: Sequence[Seg
         effective_from_step=plan.effective_from_step,
         in_force_from_step=next(trained, None),
         stage=plan.stage,
+        state=record.state,
         held=record.held,
         weights=dict(zip((spec.name for spec in setup.tasks), plan.weights, strict=True)),
         tasks=record.tasks,
@@ -232,5 +234,5 @@ def _notable(history: RunHistory, decisions: Sequence[DecisionReport]) -> tuple[
     moves = [move for move in _greatest_moves(applied) if _moved(move[1]) >= MIN_NOTABLE_CHANGE]
     changes = sorted(moves[:NUM_NOTABLE_CHANGES], key=lambda move: move[0].plan.version)
     sentences = [change_sentence(decision, task) for decision, task in changes]
-    stages = [event.text for event in history.events if event.kind == "stage" and not event.superseded]
+    stages = [event.text for event in history.events if event.kind in _NOTABLE_EVENTS and not event.superseded]
     return (*sentences, *stages, *guard_sentences(applied))

@@ -85,7 +85,9 @@ class TaskReport:
 
 @dataclass(frozen=True, slots=True)
 class DecisionReport:
-    """One decision. `in_force_from_step` is None when no step was trained under its plan.
+    """One decision, and the `state` of the run under its plan.
+
+    `in_force_from_step` is None when no step was trained under it.
 
     `heat_parts` splits each task's heat among its components: the parts of a task sum to its heat.
     """
@@ -95,6 +97,7 @@ class DecisionReport:
     effective_from_step: int
     in_force_from_step: int | None
     stage: int
+    state: str
     held: str | None
     weights: dict[str, float]
     tasks: tuple[TaskDecision, ...]

@@ -18,7 +18,12 @@ def write_ledger_tables(records: Iterable[Record], directory: Path) -> None:
             signals.append(asdict(record.signal))
         elif isinstance(record, DecisionRecord):
             plan = record.plan
-            head = {"version": plan.version, "source_step": plan.source_step, "stage": plan.stage}
+            head = {
+                "version": plan.version,
+                "source_step": plan.source_step,
+                "stage": plan.stage,
+                "state": record.state,
+            }
             head |= {"effective_from_step": plan.effective_from_step, "held": record.held}
             decisions += [head | asdict(task) for task in record.tasks]
     pq.write_table(pa.Table.from_pylist(signals), directory / "signals.parquet")

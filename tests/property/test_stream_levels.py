@@ -1,6 +1,8 @@
 """What the stream promises of difficulty levels, arrangements and plans that carry them."""
 
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from hypothesis import given, settings
@@ -35,7 +37,7 @@ def plan(
 
 
 @st.composite
-def plans(draw: st.DrawFn, num_tasks: int) -> MixturePlan:
+def plans(draw: st.DrawFn, num_tasks: int, level_sizes: Sequence[Sequence[int]] = ()) -> MixturePlan:
     raw = np.array(draw(st.lists(st.floats(0.001, 1), min_size=num_tasks, max_size=num_tasks)))
     shares = np.array(draw(st.lists(st.sampled_from([0.0, 0.1, 1 / 3, 0.5, 1.0]), min_size=3, max_size=3)))
     shares = shares / shares.sum() if shares.sum() > 0 else np.array([1.0, 0.0, 0.0])
@@ -43,7 +45,10 @@ def plans(draw: st.DrawFn, num_tasks: int) -> MixturePlan:
     windows = draw(st.one_of(st.just(()), st.tuples(*[window] * num_tasks)))
     arrangement = (float(shares[0]), float(shares[1]), float(shares[2]))
     replay_ratio = draw(st.sampled_from([0.0, 0.05, 0.3, 0.9]))
-    return plan(raw / raw.sum(), arrangement=arrangement, windows=windows, replay_ratio=replay_ratio)
+    orders = tuple(tuple(draw(st.permutations(range(len(sizes))))) for sizes in level_sizes)
+    orders = draw(st.sampled_from([(), orders]))
+    made = plan(raw / raw.sum(), arrangement=arrangement, windows=windows, replay_ratio=replay_ratio)
+    return replace(made, level_orders=orders)
 
 
 def level_tables() -> st.SearchStrategy[list[list[int]]]:
@@ -92,7 +97,7 @@ def test_levels_and_arrangements_follow_each_plan_and_every_level_its_epochs(
     walks: dict[tuple[int, int], list[int]] = {}
     bounds = [np.cumsum([0, *sizes]) for sizes in level_sizes]
     for _ in range(data.draw(st.integers(1, 3))):
-        current = data.draw(plans(num_tasks))
+        current = data.draw(plans(num_tasks, level_sizes))
         before = stream.level_samples.copy()
         stream.follow(current)
         for _ in range(25):
@@ -103,13 +108,15 @@ def test_levels_and_arrangements_follow_each_plan_and_every_level_its_epochs(
         given_now = stream.level_samples
         for (task, level), rows in walks.items():
             assert given_now[task, level] == len(rows)
-        for task, sizes in enumerate(level_sizes):
+        for task, own in enumerate(level_sizes):
+            order = list(current.level_orders[task]) if current.level_orders else list(range(len(own)))
+            sizes = [own[level] for level in order]
             first, last = current.windows[task] if current.windows else (0, len(sizes) - 1)
             first, last = min(first, len(sizes) - 1), min(last, len(sizes) - 1)
             inside, below = np.array(sizes[first : last + 1]), np.array(sizes[:first])
             if inside.sum() == 0:
                 continue
-            got = (given_now - before)[task, : len(sizes)]
+            got = (given_now - before)[task, order]
             ratio = round(current.replay_ratio * 2**30) / 2**30 if below.sum() else 0.0
             expected = np.zeros(len(sizes))
             expected[first : last + 1] = (1 - ratio) * got.sum() * inside / inside.sum()
@@ -154,7 +161,7 @@ def test_resume_replay_and_look_ahead_do_not_change_what_is_drawn(
     other = build(level_sizes, batch_size=batch_size, seed=seed, lookahead_steps=1)
     followed: list[tuple[int, MixturePlan]] = []
     for _ in range(data.draw(st.integers(1, 4))):
-        current = data.draw(plans(len(level_sizes)))
+        current = data.draw(plans(len(level_sizes), level_sizes))
         followed.append((stream.step, current))
         stream.follow(current)
         other.follow(current)

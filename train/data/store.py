@@ -221,7 +221,7 @@ class TokenStore:
         return self._gather(task, split, lambda batch: _sizes(batch, _IDS[arrangement]), dtype=np.int32)
 
     def difficulty(self, task: int, split: SplitName = "train") -> np.ndarray:
-        """Mean of the difficulty factors of every example, float64 [rows]; NaN where the source gave none."""
+        """Weighted mean of the difficulty factors of every example, float64 [rows]; NaN where the source gave none."""
         return self._gather(
             task, split, lambda batch: batch.column("difficulty").to_numpy(zero_copy_only=False), dtype=np.float64
         )

@@ -175,7 +175,9 @@ class MixtureStream:
         standing = self._standing()
         changed = self._arrangements.follow(plan.arrangement, num_samples=standing.served)
         if self._levels is not None:
-            changed |= self._levels.open(plan.windows, plan.replay_ratio, num_samples=standing.served)
+            changed |= self._levels.open(
+                plan.windows, plan.replay_ratio, num_samples=standing.served, orders=plan.level_orders
+            )
         self._take(units, changed=changed)
 
     def set_weights(self, weights: np.ndarray | Sequence[float]) -> None:

@@ -5,6 +5,9 @@ samples of a task are dealt (`train.stream.interleave`) between its levels: thos
 rows, a share `replay_ratio` to the levels below it, in proportion to theirs. What a level was given under earlier
 windows is kept as one number per level; what it was given since follows from the task's sample count alone.
 
+A plan may put a task's levels into another order than its rows have (`level_orders`): windows, dealing and replay then
+go by places in that order, rows and epochs stay with the levels.
+
 Of a window's n samples a level is given its share to within ceil(log2(levels)) + 1 samples; with every level open and
 no replay, exactly its rows in every epoch of the task.
 """
@@ -21,7 +24,7 @@ from train.stream.permutation import hash_fields, permute
 
 _ROW_STREAM, _LEVEL_STREAM, _DEAL_STREAM = 2, 3, 4
 _REPLAY_UNITS = 1 << 30
-_STATE_KEYS = frozenset({"windows", "replay", "begun_at", "level_samples"})
+_STATE_KEYS = frozenset({"windows", "replay", "orders", "begun_at", "level_samples"})
 
 
 class TaskWalk:
@@ -71,9 +74,16 @@ class LevelWalk:
         """Nothing drawn yet, every level open."""
         everything = tuple((0, int(count) - 1) for count in self._num_levels)
         none = np.zeros(len(self._sizes), dtype=np.int64)
-        self._begin(everything, 0, begun_at=none, level_samples=np.zeros_like(self._sizes))
+        self._begin(everything, 0, (), begun_at=none, level_samples=np.zeros_like(self._sizes))
 
-    def open(self, windows: Sequence[Window], replay_ratio: float, *, num_samples: np.ndarray) -> bool:
+    def open(
+        self,
+        windows: Sequence[Window],
+        replay_ratio: float,
+        *,
+        num_samples: np.ndarray,
+        orders: Sequence[Sequence[int]] = (),
+    ) -> bool:
         """Follow new windows from sample `num_samples` [K] of each task on; answers whether anything changed.
 
         Args:
@@ -81,13 +91,16 @@ class LevelWalk:
                 clipped to its last one; one that holds no row is extended down, then up, until it does.
             replay_ratio: Share of a task's samples from the levels below its window, in [0, 1).
             num_samples: Samples served per task so far.
+            orders: Levels by place per task; empty: as the rows have them.
 
         Raises:
-            ConfigError: There is not one window per task, a window is empty, or the ratio is out of range.
+            ConfigError: There is not one window per task, a window is empty, the ratio is out of range, or an order
+                does not name each level of its task once.
         """
         windows = tuple(windows) or tuple((0, int(count) - 1) for count in self._num_levels)
         replay = round(replay_ratio * _REPLAY_UNITS)
-        if windows == self._windows and replay == self._replay:
+        level_orders = tuple(tuple(order) for order in orders)
+        if (windows, replay, level_orders) == (self._windows, self._replay, self._orders):
             return False
         if len(windows) != len(self._sizes):
             raise ConfigError(
@@ -98,7 +111,10 @@ class LevelWalk:
         for task, (first, last) in enumerate(windows):
             if not 0 <= first <= last:
                 raise ConfigError(f"task {task} has the difficulty window {(first, last)}; give 0 <= first <= last")
-        self._begin(windows, replay, begun_at=num_samples.copy(), level_samples=self.level_samples(num_samples))
+        if not self._are_orders(level_orders):
+            raise ConfigError("the plan's level_orders do not name every difficulty level of every task once")
+        level_samples = self.level_samples(num_samples)
+        self._begin(windows, replay, level_orders, begun_at=num_samples.copy(), level_samples=level_samples)
         return True
 
     def rows(self, tasks: np.ndarray, numbers: np.ndarray) -> np.ndarray:
@@ -110,7 +126,8 @@ class LevelWalk:
         first = np.where(replayed, 0, self._first[tasks])
         end = np.where(replayed, self._first[tasks], self._end[tasks])
         dealt = np.where(replayed, before, since - before)
-        levels, within = deal(self._cuts, tasks, dealt, first=first, end=end, seed=self._deal_seed)
+        places, within = deal(self._place_cuts, tasks, dealt, first=first, end=end, seed=self._deal_seed)
+        levels = self._level_at[tasks, places]
         sizes = self._sizes[tasks, levels]
         epochs, positions = np.divmod(self._level_samples[tasks, levels] + within, sizes)
         keys = hash_fields(self._seed, _LEVEL_STREAM, tasks, levels, epochs)
@@ -122,14 +139,14 @@ class LevelWalk:
         since = num_samples - self._begun_at
         _, replayed = split(since, self._replay_shares, self._replay_totals, self._replay_keys(tasks))
         given = self._level_samples.copy()
-        for level in range(self._sizes.shape[1]):
-            below = level < self._first
-            taking = np.flatnonzero(level < self._end)
+        for place in range(self._sizes.shape[1]):
+            below = place < self._first
+            taking = np.flatnonzero(place < self._end)
             first, end = np.where(below, 0, self._first), np.where(below, self._first, self._end)
             dealt = np.where(below, replayed, since - replayed)
-            towards = np.full(len(taking), level)
+            towards = np.full(len(taking), place)
             _, counts = deal(
-                self._cuts,
+                self._place_cuts,
                 taking,
                 dealt[taking],
                 first=first[taking],
@@ -137,7 +154,7 @@ class LevelWalk:
                 seed=self._deal_seed,
                 towards=towards,
             )
-            given[taking, level] += counts
+            given[taking, self._level_at[taking, place]] += counts
         return given
 
     def state_dict(self) -> dict[str, Any]:
@@ -145,6 +162,7 @@ class LevelWalk:
         return {
             "windows": [list(window) for window in self._windows],
             "replay": self._replay,
+            "orders": [list(order) for order in self._orders],
             "begun_at": self._begun_at.tolist(),
             "level_samples": self._level_samples.tolist(),
         }
@@ -159,8 +177,10 @@ class LevelWalk:
             raise StateError(f"stream state: levels have the keys {sorted(state)}, expected {sorted(_STATE_KEYS)}")
         begun_at = np.array(state["begun_at"], dtype=np.int64)
         level_samples = np.array(state["level_samples"], dtype=np.int64)
+        orders = tuple(tuple(order) for order in state["orders"])
         fits = (
-            level_samples.shape == self._sizes.shape
+            self._are_orders(orders)
+            and level_samples.shape == self._sizes.shape
             and begun_at.shape == num_samples.shape
             and len(state["windows"]) == len(begun_at)
             and (level_samples >= 0).all()
@@ -171,7 +191,7 @@ class LevelWalk:
         if not fits:
             raise StateError("stream state: the samples per difficulty level do not fit the tasks' levels and samples")
         windows = tuple((first, last) for first, last in state["windows"])
-        self._begin(windows, state["replay"], begun_at=begun_at, level_samples=level_samples)
+        self._begin(windows, state["replay"], orders, begun_at=begun_at, level_samples=level_samples)
 
     @property
     def _deal_seed(self) -> int:
@@ -180,16 +200,33 @@ class LevelWalk:
     def _replay_keys(self, tasks: np.ndarray) -> np.ndarray:
         return hash_fields(self._seed, _DEAL_STREAM, tasks)
 
+    def _are_orders(self, orders: tuple[tuple[int, ...], ...]) -> bool:
+        """Whether these are the levels of every task in some order, or none at all."""
+        counts = self._num_levels.tolist()
+        return not orders or [sorted(order) for order in orders] == [list(range(count)) for count in counts]
+
     def _begin(
-        self, windows: tuple[Window, ...], replay: int, *, begun_at: np.ndarray, level_samples: np.ndarray
+        self,
+        windows: tuple[Window, ...],
+        replay: int,
+        orders: tuple[tuple[int, ...], ...],
+        *,
+        begun_at: np.ndarray,
+        level_samples: np.ndarray,
     ) -> None:
-        self._windows, self._replay = windows, replay
+        self._windows, self._replay, self._orders = windows, replay, orders
         self._begun_at, self._level_samples = begun_at, level_samples
         tasks = np.arange(len(self._sizes))
+        self._level_at = np.tile(np.arange(self._sizes.shape[1]), (len(tasks), 1))
+        for task, order in enumerate(orders):
+            self._level_at[task, : len(order)] = order
+        sizes = np.take_along_axis(self._sizes, self._level_at, axis=1)
+        self._place_cuts = np.concatenate([np.zeros((len(tasks), 1), np.int64), sizes.cumsum(axis=1)], axis=1)
         asked = np.array(windows, dtype=np.int64)
         first = np.minimum(asked[:, 0], self._num_levels - 1)
         end = np.minimum(asked[:, 1], self._num_levels - 1) + 1
-        first = np.where(self._cuts[tasks, end] > self._cuts[tasks, first], first, 0)
-        self._first, self._end = first, np.where(self._cuts[tasks, end] > 0, end, self._num_levels)
-        self._replay_shares = np.where(self._cuts[tasks, first] > 0, replay, 0)
+        cuts = self._place_cuts
+        first = np.where(cuts[tasks, end] > cuts[tasks, first], first, 0)
+        self._first, self._end = first, np.where(cuts[tasks, end] > 0, end, self._num_levels)
+        self._replay_shares = np.where(cuts[tasks, first] > 0, replay, 0)
         self._replay_totals = np.full(len(tasks), _REPLAY_UNITS)

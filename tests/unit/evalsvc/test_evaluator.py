@@ -242,3 +242,18 @@ def test_the_loss_is_of_the_probes_that_all_evaluations_have_in_common(random_mo
         for size in (2, len(probes[0]))
     ]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_probes_are_counted_by_difficulty_level_where_their_task_has_several(random_model, tokenizer, probes):
+    spelling = [probe._replace(level=level) for probe, level in zip(probes[2], (2, 0, 0, 2, 0), strict=True)]
+    plain, levelled = (
+        judge(make_evaluator(tokenizer, [own], tasks=TASKS[2:3]), random_model)[0] for own in (probes[2], spelling)
+    )
+    assert (plain.level_probes, plain.level_successes) == ((), ())
+    assert levelled.level_probes == (3, 0, 2)
+    for level in (0, 2):
+        alone = [probe for probe in spelling if probe.level == level]
+        own = judge(make_evaluator(tokenizer, [alone], tasks=TASKS[2:3]), random_model)[0]
+        assert levelled.level_successes[level] == pytest.approx(own.score * len(alone))
+    assert levelled.fault() is None
+    assert dataclasses.replace(levelled, level_probes=(), level_successes=()) == plain

@@ -29,6 +29,7 @@ def bound(
     size = len(asked)
     usual = {"overfit_evaluations": np.zeros(size), "epochs_left": np.full(size, np.inf)}
     arrays = usual | {name: np.array(value, dtype=float) for name, value in facts.items()}
+    arrays["frozen_tasks"] = np.array(facts.get("frozen_tasks", [False] * size), dtype=bool)
     start = np.array(previous or [1 / size] * size)
     return chain.apply(log_prior(np.array(asked)), GuardFacts(previous=start, progress=progress, **arrays))
 

@@ -92,7 +92,7 @@ class LocalRun:
         )
 
 
-def local_run(folder: Path, name: str, data: list[Path], **settings: Any) -> LocalRun:
+def local_run(folder: Path, name: str, data: list[Path], /, **settings: Any) -> LocalRun:
     """Two stages, fourteen steps, an evaluation every three; `settings` are laid over sections of the config."""
     sections: dict[str, Any] = {
         "model": {"type": "tiny", "hidden_size": 16, "num_layers": 1, "num_heads": 2, "vocab_size": 300},

@@ -17,6 +17,7 @@ PLAN = MixturePlan(
 WINDOWED = dataclasses.replace(
     PLAN, arrangement=(0.7, 0.2, 0.1), windows=((0, 0), (0, 2), (1, 2), (2, 2)), replay_ratio=0.1, own_answers=(1, 3)
 )
+ORDERED = dataclasses.replace(WINDOWED, level_orders=((0,), (2, 0, 1), (0, 1, 2), (1, 0)))
 OTHER = MixturePlan(
     version=0, source_step=3, effective_from_step=0, stage=1, stage_start_step=0, weights=(0.25, 0.25, 0.25, 0.25)
 )
@@ -65,6 +66,9 @@ def test_alone_a_process_agrees_with_itself_and_keeps_its_plan() -> None:
     assert_agreement(1, 2, 3)
     assert broadcast_plan(PLAN, stop=True, num_tasks=4) == (PLAN, True)
     assert broadcast_plan(WINDOWED, stop=False, num_tasks=4) == (WINDOWED, False)
+    for plan in (PLAN, WINDOWED, ORDERED):
+        assert broadcast_plan(plan, stop=False, num_tasks=4, num_levels=(1, 3, 3, 2)) == (plan, False)
+    assert len({plan.digest() for plan in (PLAN, WINDOWED, ORDERED)}) == 3
 
 
 def test_a_plan_survives_json_with_every_field() -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from train.config import DifficultyWeights
 from train.data.row import Refusal, Row
 
 AUTO = 4
@@ -35,7 +36,7 @@ ROW_DTYPE = np.dtype(
         ("num_chars", "<u4"),
     ]
 )
-"""`parent` is 0 where a row has none; `difficulty` (mean of the factors) NaN; `rank` orders rows for splitting."""
+"""`parent` is 0 where a row has none; `difficulty` (weighted mean of factors) NaN; `rank` orders rows for splitting."""
 
 
 @dataclass(slots=True)
@@ -94,8 +95,9 @@ class ShardIndex:
 class IndexBuilder:
     """Collects the index of a shard row by row, in memory of the index's size."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, difficulty_weights: DifficultyWeights) -> None:
         self._seed = seed
+        self._difficulty_weights = difficulty_weights
         self._tasks: dict[str, int] = {}
         self._files: dict[str, int] = {}
         self._records: list[tuple[object, ...]] = []
@@ -116,7 +118,7 @@ class IndexBuilder:
                 hash_id(row.id),
                 0 if row.parent_id is None else hash_id(row.parent_id),
                 declared,
-                np.nan if factors is None else sum(factors) / len(factors),
+                np.nan if factors is None else self._difficulty_weights.score(factors),
                 len(row.answer) + sum([len(content) for _, content in row.messages]),
             )
         )

@@ -59,7 +59,7 @@ class ReadJob:
         split = self.config.sources[item.source].split
         declared_split = item.shard.split if split == "auto" else split
         declared = AUTO if declared_split is None else SPLITS.index(declared_split)
-        index, counts = IndexBuilder(self.seed), RefusalCounts()
+        index, counts = IndexBuilder(self.seed, self.config.difficulty_weights), RefusalCounts()
         num_read, num_prompts = 0, dict[str, int]()
         with (
             ArrowFile(part(self.spill, "rows", item.number), ROW_SCHEMA) as rows_file,

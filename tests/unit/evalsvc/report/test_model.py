@@ -181,8 +181,8 @@ def test_the_json_twin_has_exactly_this_schema():
         "components", "heat_parts",
     }  # fmt: skip
     assert twin["decisions"][0].keys() == {
-        "version", "source_step", "effective_from_step", "in_force_from_step", "stage", "held", "weights", "tasks",
-        "heat_parts", "sentences",
+        "version", "source_step", "effective_from_step", "in_force_from_step", "stage", "state", "held", "weights",
+        "tasks", "heat_parts", "sentences",
     }  # fmt: skip
     assert twin["biggest_change"].keys() == {"task", "version", "before", "after", "sentence"}
     assert twin["events"][0].keys() == {"step", "kind", "text", "plan_version", "superseded"}

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+from train.config import DifficultyWeights
 from train.data.preparing.index import AUTO, Index, IndexBuilder, RefusalCounts, ShardIndex, join
 from train.data.row import Lineage, Row, hash_content
 from train.data.split import SPLITS
@@ -31,7 +32,7 @@ def make_index(rows: Sequence[Row], *, seed: int = 0, declared: Sequence[str] = 
     codes = [AUTO if name == "auto" else SPLITS.index(name) for name in declared] or [AUTO] * len(rows)
     shards = []
     for start in range(0, max(1, len(rows)), shard_rows):
-        builder = IndexBuilder(seed)
+        builder = IndexBuilder(seed, DifficultyWeights())
         for row, code in list(zip(rows, codes, strict=True))[start : start + shard_rows]:
             builder.add(row, declared=code)
         found, tasks, files = builder.finish()
