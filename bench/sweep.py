@@ -129,6 +129,8 @@ def killed_half_way(sweep: Path, folder: Path) -> SweepDirectory:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+    if process.returncode > 0:
+        raise SystemExit(f"the sweep failed with exit code {process.returncode}")
     time.sleep(_GONE_S)
     return directory
 

@@ -16,7 +16,7 @@ from cluster.config import LaunchConfig, RunConfig
 from cluster.driver import ray_cluster
 from cluster.preflight import check_packages
 from cluster.settings import load_config
-from cluster.sweep.config import OptunaSearch, Pb2Schedule, SweepConfig
+from cluster.sweep.config import ObjectiveName, OptunaSearch, Pb2Schedule, SweepConfig
 from cluster.sweep.directory import SweepDirectory, TrialSpec
 from cluster.sweep.optuna_search import OptunaSearcher, optuna_package
 from cluster.sweep.outcome import conclude_sweep
@@ -25,6 +25,7 @@ from cluster.sweep.trials import plan_trials, planned_steps
 from cluster.sweep.tuning import (
     check_pb2,
     concurrency,
+    stopping,
     tuner_of_named,
     tuner_of_population,
     tuner_of_search,
@@ -93,7 +94,7 @@ def _run(directory: SweepDirectory, say: Say) -> SweepResults:
     with ray_cluster(launch, f"taskheat-{directory.root.name}-{uuid.uuid4().hex[:8]}"):
         at_once = config.max_concurrent or concurrency(launch, ray.cluster_resources())
         for level in _levels([spec for spec in directory.planned().values() if spec.is_trunk]):
-            _run_named(directory, level, stage="trunks", at_once=at_once, say=say)
+            run_named(directory, level, objective=config.objective, stage="trunks", at_once=at_once, say=say)
             failed = [name for name in level if not directory.is_done(name)]
             if failed:
                 raise RunFailedError(
@@ -123,20 +124,43 @@ def _run_trials(directory: SweepDirectory, config: SweepConfig, at_once: int, sa
     elif isinstance(config.search, OptunaSearch):
         _run_search(directory, config, config.search, at_once, say)
     else:
-        _run_named(directory, names, stage="trials", at_once=at_once, say=say)
+        schedule = stopping(directory)
+        run_named(
+            directory,
+            names,
+            objective=config.objective,
+            stage="trials",
+            at_once=at_once,
+            say=say,
+            schedule=schedule,
+        )
 
 
-def _run_named(directory: SweepDirectory, names: Sequence[str], *, stage: str, at_once: int, say: Say) -> None:
+def run_named(
+    directory: SweepDirectory,
+    names: Sequence[str],
+    *,
+    objective: Sequence[ObjectiveName],
+    stage: str,
+    at_once: int,
+    say: Say,
+    schedule: Any = None,
+) -> None:
+    """Train those of the planned runs that are not done; a failed one is said and left."""
     left = [name for name in names if not directory.is_done(name)]
     if left:
-        _fit(tuner_of_named(directory, left, stage=stage, at_once=at_once, say=say), say)
+        tuner = tuner_of_named(
+            directory, left, objective=objective, stage=stage, at_once=at_once, say=say, schedule=schedule
+        )
+        _fit(tuner, say)
 
 
 def _run_search(directory: SweepDirectory, config: SweepConfig, search: OptunaSearch, at_once: int, say: Say) -> None:
     """Finish what was cut off, tell Optuna of all that finished, and let it choose the rest."""
     begun = gather_results(directory, config).trials
     directory.plan(TrialSpec(trial.name, trial.values) for trial in begun if trial.status != "not started")
-    _run_named(directory, list(directory.planned()), stage="trials", at_once=at_once, say=say)
+    names = list(directory.planned())
+    run_named(directory, names, objective=config.objective, stage="trials", at_once=at_once, say=say)
     left = search.trials - len(directory.planned())
     if left <= 0:
         return

@@ -60,7 +60,7 @@ class OptunaSearcher(Searcher):
         trial = self._asked[trial_id] = self._study.ask()
         values = suggested(trial, self._space)
         name, self._next = f"trial-{self._next:03d}", self._next + 1
-        return {"sweep": self._sweep, "trial": name, "values": values}
+        return {"sweep": self._sweep, "objective": list(self._objective), "trial": name, "values": values}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tell what came of it; a failed trial is told as failed."""

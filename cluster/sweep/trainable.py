@@ -71,13 +71,13 @@ class Evaluations:
 
 
 def run_trial(config: dict[str, Any]) -> None:
-    """A trial on its own; `config` names the sweep's directory and the trial, and gives values not planned before."""
+    """A trial on its own; `config` names the sweep's directory, trial and objective, and gives values not planned."""
     directory = SweepDirectory(Path(config["sweep"]))
     spec = directory.planned().get(config["trial"]) or TrialSpec(config["trial"], config["values"])
-    run, asked = directory.trial_config(spec), directory.config()
+    run, objective = directory.trial_config(spec), tuple(config["objective"])
     root = directory.run(spec.name)
     if not directory.is_done(spec.name):
-        evaluations = Evaluations(asked.objective)
+        evaluations = Evaluations(objective)
 
         def listen(record: Record) -> None:
             _introduce(root, spec.name, spec.values, record)
@@ -92,7 +92,7 @@ def run_trial(config: dict[str, Any]) -> None:
         else:
             origin = None if spec.origin is None else (directory.run(spec.origin[0]), spec.origin[1])
             start_run(run, launch, fork=_fork(origin, run), listener=listen)
-    _report_end(trial_result(root, name=spec.name, values=spec.values, names=asked.objective))
+    _report_end(trial_result(root, name=spec.name, values=spec.values, names=objective))
 
 
 def run_member(config: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ import os
 import random
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler, PopulationBasedTraining, TrialScheduler
@@ -22,6 +22,7 @@ from cluster.sweep.config import (
     AshaSchedule,
     ChoiceDomain,
     Domain,
+    ObjectiveName,
     Pb2Schedule,
     PbtSchedule,
     Schedule,
@@ -58,9 +59,7 @@ class Notices(tune.Callback):
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
         """Called by Tune."""
         name, result = trial.config["trial"], trial.last_result
-        objectives = ", ".join(
-            f"{key} {result[key]:.3f}" for key in ("worst", "macro", "value_weighted") if key in result
-        )
+        objectives = ", ".join(f"{key} {result[key]:.3f}" for key in get_args(ObjectiveName) if key in result)
         run = self._directory.run(name)
         stopped = run.ledger.is_file() and not self._directory.is_done(name) and "every_steps" not in trial.config
         if stopped:
@@ -73,17 +72,26 @@ class Notices(tune.Callback):
 
 
 def tuner_of_named(
-    directory: SweepDirectory, names: Sequence[str], *, stage: str, at_once: int, say: Callable[[str], None]
+    directory: SweepDirectory,
+    names: Sequence[str],
+    *,
+    objective: Sequence[ObjectiveName],
+    stage: str,
+    at_once: int,
+    say: Callable[[str], None],
+    schedule: TrialScheduler | None = None,
 ) -> tune.Tuner:
-    """A tuner over planned runs; trunks are trained to their end whatever the schedule."""
-    config = directory.config()
-    schedule = None if stage == "trunks" else _stopping(config, directory)
-    space = {"sweep": str(directory.root), "trial": tune.grid_search(list(names))}
+    """A tuner over planned runs, each to its end unless the schedule stops it."""
+    space = {"sweep": str(directory.root), "objective": list(objective), "trial": tune.grid_search(list(names))}
     return tune.Tuner(
         tune.with_resources(run_trial, _TRIAL),
         param_space=space,
         tune_config=tune.TuneConfig(
-            max_concurrent_trials=at_once, scheduler=schedule, reuse_actors=schedule is None, **_metric(config)
+            max_concurrent_trials=at_once,
+            scheduler=schedule,
+            reuse_actors=schedule is None,
+            metric=objective[0],
+            mode="max",
         ),
         run_config=_run_config(directory, stage, Notices(directory, say)),
     )
@@ -93,7 +101,7 @@ def tuner_of_search(
     directory: SweepDirectory, searcher: OptunaSearcher, *, num_trials: int, at_once: int, say: Callable[[str], None]
 ) -> tune.Tuner:
     """A tuner whose trials are chosen as it goes."""
-    schedule = _stopping(directory.config(), directory)
+    schedule = stopping(directory)
     return tune.Tuner(
         tune.with_resources(run_trial, _TRIAL),
         tune_config=tune.TuneConfig(
@@ -135,7 +143,8 @@ def tuner_of_population(
             max_concurrent_trials=at_once,
             scheduler=_population(schedule, config),
             reuse_actors=False,
-            **_metric(config),
+            metric=config.objective[0],
+            mode="max",
         ),
         run_config=run_config,
     )
@@ -144,10 +153,6 @@ def tuner_of_population(
 def _value_of(members: Sequence[Mapping[str, Any]], key: str) -> Callable[[Mapping[str, Any]], Any]:
     values = {member["trial"]: member[key] for member in members}
     return lambda spec: values[spec["trial"]]
-
-
-def _metric(config: SweepConfig) -> dict[str, Any]:
-    return {"metric": config.objective[0], "mode": "max"}
 
 
 def _run_config(directory: SweepDirectory, stage: str, notices: Notices) -> tune.RunConfig:
@@ -165,7 +170,9 @@ def _run_config(directory: SweepDirectory, stage: str, notices: Notices) -> tune
     )
 
 
-def _stopping(config: SweepConfig, directory: SweepDirectory) -> TrialScheduler | None:
+def stopping(directory: SweepDirectory) -> TrialScheduler | None:
+    """The scheduler that stops trials early; None where none does."""
+    config = directory.config()
     if not isinstance(config.schedule, AshaSchedule):
         return None
     return ASHAScheduler(
