@@ -16,7 +16,7 @@ equal, and nothing is shared.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import zip_longest
 from typing import Any
 
@@ -33,8 +33,11 @@ _OF_A_STAGE = {
     "learning_rate",
     "warmup_steps",
     "max_grad_norm",
+    "micro_batch_size",
+    "micro_batch_tokens",
+    "max_length",
 }
-_GIVEN_BY_STAGE = {"learning_rate", "warmup_steps", "max_grad_norm"}
+_GIVEN_BY_STAGE = {"learning_rate", "warmup_steps", "max_grad_norm", "micro_batch_size", "micro_batch_tokens"}
 _CHANGES_NO_RESULT = {"checkpoint_every_intervals", "keep_checkpoints", "checkpoint_at"}
 
 
@@ -94,6 +97,7 @@ def _from_start(config: RunConfig) -> str:
         _training(config, first),
         [unknown for unknown in map(_unknown, config.stages) if unknown],
         sorted(wanted_arrangements(config)),
+        sorted({stage.max_length for stage in config.stages if stage.max_length is not None}),
         any(stage.difficulty is not None for stage in config.stages),
     )
 
@@ -146,9 +150,8 @@ def _decisions(config: RunConfig, stage: StageConfig) -> list[Any]:
     return [policy.model_dump(mode="json"), stage.arrangement.model_dump(mode="json"), difficulty]
 
 
-def _training(config: RunConfig, stage: StageConfig) -> list[float]:
-    training = stage.training(config.train)
-    return [training.learning_rate, training.warmup_steps, training.max_grad_norm]
+def _training(config: RunConfig, stage: StageConfig) -> dict[str, Any]:
+    return asdict(stage.training(config.train))
 
 
 def _unknown(stage: StageConfig) -> dict[str, Any]:
