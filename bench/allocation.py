@@ -41,7 +41,10 @@ RESULTS = Path(__file__).parent / "results" / "allocation.json"
 def learner(kind: str) -> LearnerConfig:
     """The tasks of a suite, the same for every seed but for the learner's own spread."""
     rng = np.random.default_rng(0)
-    curves: list[Curve] = [SaturatedCurve()] * 10 + [NoiseCurve()] * 3 if kind == "mixed" else []
+    curves: list[Curve] = []
+    if kind == "mixed":
+        curves += [SaturatedCurve()] * 10
+        curves += [NoiseCurve()] * 3
     paces = np.exp(rng.uniform(np.log(50.0), np.log(3000.0), NUM_TASKS - len(curves)))
     curves += [PowerLawCurve(scale_samples=float(pace)) for pace in paces]
     return LearnerConfig(tasks={f"task {place}": TaskLearner(curve=curve) for place, curve in enumerate(curves)})

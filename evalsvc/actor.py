@@ -7,13 +7,13 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import ray
 import torch
 
 from evalsvc.config import EvaluationConfig
 from evalsvc.evaluator import FinalScore, make_evaluator, read_probes
-from scheduler.allocation import Allocation
 from scheduler.task import TaskSpec
 from train.config import ModelConfig, SplitName
 from train.data.store import TokenStore
@@ -57,7 +57,7 @@ class EvaluationActor:
         """Judge the snapshot of `step`: a signal per task as soon as it is known, then the decision."""
         load_snapshot(self._model, weights)
         self._step = step
-        probes: Allocation = ray.get(self._engine.probes_for.remote(step))
+        probes: Any = ray.get(self._engine.probes_for.remote(step))
         judged = self._evaluator.evaluate(self._model, probes, step=step, attempt=attempt, plan_version=plan_version)
         for signal in judged:
             ray.get(self._engine.observe.remote((signal,)))
