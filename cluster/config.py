@@ -5,14 +5,14 @@ Each package owns the settings of its own part; this module puts them together a
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from cluster.jobs.config import JobConfig
 from cluster.manifests.config import ClusterConfig
 from evalsvc.config import EvaluationConfig
-from scheduler.config_model import ConfigModel
+from scheduler.config_model import ConfigModel, Url
 from scheduler.setup import (
     Arrangement,
     Boundary,
@@ -23,7 +23,7 @@ from scheduler.setup import (
     StepBoundary,
 )
 from scheduler.task import TaskCard
-from train.config import DataConfig, ModelConfig, TrainConfig
+from train.config import DataConfig, ModelConfig, PretrainedModel, TrainConfig
 from train.micro_batches import MicroBatchLimits
 from train.schedule import StageTraining
 
@@ -68,9 +68,14 @@ class StageConfig(ConfigModel):
 
 
 class OutputConfig(ConfigModel):
-    """Where runs are kept: in `dir/name`; without a name it is made from the config's folder and the time."""
+    """Where runs are kept: in `dir/name`; without a name it is made from the config's folder and the time.
+
+    Checkpoints are kept in the run's directory, or with `storage` in `storage/name/checkpoints`: a folder, or a URL
+    that fsspec can write (`s3://bucket/runs`; credentials come from where that file system looks for them).
+    """
 
     dir: Path = Path("runs")
+    storage: Path | Url | None = None
     name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
 
 
@@ -125,9 +130,37 @@ class RunConfig(ConfigModel):
     @model_validator(mode="after")
     def _parts_fit_together(self) -> "RunConfig":
         fault = schedule_fault(self.stages, self.mixture, steps=self.train.steps)
-        fault = fault or _off_the_boundaries(self.train, self.mixture)
+        fault = fault or _off_the_boundaries(self.train, self.mixture) or self._export_fault()
         if fault is not None:
             raise ValueError(fault)
+        return self
+
+    def _export_fault(self) -> str | None:
+        """Why the result cannot be what `train` asks for, or None."""
+        if self.train.export == "best" and (self.train.select_by == "last" or not self.data.selection_per_task):
+            return (
+                "train.export best needs scores to choose by: set data.selection_per_task (32, say) and leave "
+                "train.select_by at worst or macro"
+            )
+        if self.train.export_merged and (not isinstance(self.model, PretrainedModel) or self.model.lora is None):
+            return "train.export_merged: this model is trained whole, there is no adapter to merge; leave it out"
+        return None
+
+
+class ElasticWorkers(ConfigModel):
+    """Any number of workers from `min` to `max`; every `resize_every_s` seconds Ray looks whether more can be had.
+
+    What is trained does not depend on the number; a change costs a restart from the newest checkpoint.
+    """
+
+    min: int = Field(ge=1)
+    max: int = Field(ge=1)
+    resize_every_s: float = Field(default=60.0, gt=0)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "ElasticWorkers":
+        if self.min > self.max:
+            raise ValueError(f"num_workers: min {self.min} is more than max {self.max}")
         return self
 
 
@@ -135,25 +168,29 @@ class LaunchConfig(ConfigModel):
     """Where to run.
 
     `address: null` starts Ray on this machine; otherwise the address of a cluster ("auto": the one this machine is in).
-    `num_workers: null` means one per GPU, or up to two on CPUs. `parallelism: ddp` gives every worker the whole model;
+    `num_workers: null` means one per GPU, or up to two on CPUs; `{min: 1, max: 4}` goes on with as many as there are
+    when nodes come and go. `parallelism: ddp` gives every worker the whole model;
     `fsdp2` gives each a part of parameters, gradients and optimiser state, for models that one worker cannot hold, and
     gathers a layer when it is needed. A checkpoint of either, on any number of workers, is gone on from under the
     other. On a cluster of several machines `output.dir` must lie on storage that every node can read and write;
-    `storage` names it, for `taskheat submit`, `doctor` and `manifest`.
+    `storage` names it, for `taskheat submit`, `doctor` and `manifest`. A checkpoint waits in `staging_dir`, on each
+    node's own disk, until it is durable.
     """
 
     address: str | None = None
     storage: Path | None = Field(
         default=None, description="folder that every node reads and writes under the same path, such as `/mnt/shared`"
     )
-    num_workers: int | None = Field(default=None, ge=1)
+    num_workers: Annotated[int, Field(ge=1)] | ElasticWorkers | None = None
     parallelism: Literal["ddp", "fsdp2"] = "ddp"
     cpus_per_worker: float = Field(default=1.0, gt=0)
     gpus_per_worker: float | None = Field(default=None, ge=0, description="null: 0.75 where there are GPUs, else 0")
     evaluation_cpus: float = Field(default=0.0, ge=0, description="0: shares the workers' cores")
     evaluation_gpus: float | None = Field(default=None, ge=0, description="null: 0.25 where there are GPUs, else 0")
     max_failures: int = Field(default=3, ge=0)
-    worker_start_timeout_s: float = Field(default=120.0, gt=0)
+    worker_start_timeout_s: float | None = Field(default=None, gt=0, description="null: 120, elastic 30")
+    sigterm_grace_s: float = Field(default=60.0, gt=0, description="a worker told to end does so by then")
+    staging_dir: Path | None = Field(default=None, description="null: the node's folder of temporary files")
     dashboard: bool = False
     log_level: Literal["debug", "info", "warning", "error"] = "warning"
     trackers: tuple[Literal["wandb", "mlflow", "trackio"], ...] = Field(

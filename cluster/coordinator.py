@@ -16,6 +16,7 @@ import torch
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
 from scheduler.actor import PlanReply, Pulse
+from scheduler.selection import Ranked, SelectionRule
 from scheduler.signals import IntervalReport
 from train.coordination import PlanAnswer
 
@@ -67,7 +68,15 @@ class RayCoordinator:
             return None
         return PlanAnswer(plan=reply.plan, stop=reply.stop)
 
-    def publish(self, *, step: int, attempt: int, plan_version: int, weights: Mapping[str, torch.Tensor]) -> None:
+    def publish(
+        self,
+        *,
+        step: int,
+        attempt: int,
+        plan_version: int,
+        weights: Mapping[str, torch.Tensor],
+        for_selection: bool = False,
+    ) -> None:
         """Fire and forget; skipped while two snapshots are still being evaluated."""
         if self._in_flight:
             done, self._in_flight = ray.wait(self._in_flight, num_returns=len(self._in_flight), timeout=0)
@@ -76,7 +85,21 @@ class RayCoordinator:
             self.engine.skip.remote(step)
             return
         reference = ray.put(dict(weights))
-        self._in_flight.append(self.evaluator.evaluate.remote(step, attempt, plan_version, reference))
+        self._in_flight.append(self.evaluator.evaluate.remote(step, attempt, plan_version, reference, for_selection))
+
+    def ranking(self, rule: SelectionRule, *, settle: bool = False) -> list[Ranked]:
+        """Keeps nothing waiting but what `settle` asks for."""
+        if settle:
+            self._settle()
+        try:
+            return ray.get(self.engine.ranking.remote(rule), timeout=_GRACE_S)
+        except (GetTimeoutError, RayActorError) as error:
+            logger.warning("the engine does not say which checkpoint is best: %s", error)
+            return []
+
+    def note_export(self, step: int, why: str) -> None:
+        """Waits, so that it stands before the end in the ledger."""
+        self._await(self.engine.note_export.remote(step, why))
 
     def report(self, report: IntervalReport) -> None:
         """Waits for the acknowledgement, so that the ledger's order does not depend on timing."""
@@ -86,16 +109,24 @@ class RayCoordinator:
         """Must succeed: a checkpoint without the engine's state could not be resumed from."""
         return ray.get(self.engine.checkpoint.remote(step))
 
+    def note_storage(self, step: int, text: str) -> None:
+        """Fire and forget."""
+        self.engine.note_storage.remote(step, text)
+
     def pulse(self, *, step: int, loss: float, samples_per_s: float) -> None:
         """Fire and forget."""
         self.engine.pulse.remote(Pulse(step=step, loss=loss, samples_per_s=samples_per_s))
 
     def finish(self, *, step: int, reason: str) -> None:
         """Wait for the evaluations in flight, then close the ledger."""
+        self._settle()
+        self._await(self.engine.end.remote(step, reason))
+
+    def _settle(self) -> None:
         deadline = time.monotonic() + self.plan_timeout_s
         for reference in self._in_flight:
             self._await(reference, timeout_s=max(1.0, deadline - time.monotonic()))
-        self._await(self.engine.end.remote(step, reason))
+        self._in_flight = []
 
     def _report_failures(self, references: list[Any]) -> None:
         for reference in references:

@@ -8,18 +8,19 @@ Actors are owned by the driver and die with it; everything that must outlive it 
 import logging
 import os
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import ray
 import ray.train
-from ray.train import FailureConfig, ScalingConfig
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch import TorchTrainer
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from cluster.config import LaunchConfig, RunConfig
@@ -29,12 +30,15 @@ from cluster.run_directory import RunDirectory
 from cluster.setup import Inputs
 from cluster.views.run_view import RunView
 from cluster.watch import watch
+from cluster.worker_group import make_trainer, start_timeout_s
 from evalsvc.actor import EvaluationActor, EvaluationJob
 from evalsvc.evaluator import FinalScore
 from scheduler.actor import HeatEngineActor
 from scheduler.engine import HeatEngine
 from scheduler.errors import ConfigError, ResourceError, RunFailedError
-from train.loop import WorkerJob, WorkerResult, train_worker
+from train.checkpoint_storage import storage_at
+from train.config import SplitName
+from train.worker_job import WorkerJob, WorkerResult
 
 _RAY_ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
@@ -68,7 +72,7 @@ def ray_cluster(launch: LaunchConfig, namespace: str) -> Iterator[None]:
     """
     for name, value in _RAY_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(launch.worker_start_timeout_s)
+    os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(start_timeout_s(launch))
     if "RAY_AUTH_MODE" not in os.environ:  # Ray then turns token authentication on, and warns that it did
         logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     address = launch.address or os.environ.get("RAY_ADDRESS")
@@ -120,16 +124,17 @@ class Driver:
         started = time.perf_counter()
         engine, evaluator = self._start_actors()
         self.directory.update_manifest(status="running", num_workers=self.placement.num_workers)
-        self.directory.forget_reported_checkpoints()
+        self.directory.forget_ray()
+        storage_at(self.directory.checkpoint_place(self.config)).make()
         actors_s = time.perf_counter() - started
         result = self._fit(engine, view)
         if result.reason == "failed":
             raise RunFailedError(result.diagnosis)
         fit_s = time.perf_counter() - started - actors_s
         has_finished = result.reason == "finished"
-        test = ray.get(evaluator.final_test.remote(result.step)) if has_finished else None
+        test = self._score(evaluator, "test") if has_finished else None
         may_select = has_finished and self.config.data.selection_per_task > 0
-        selection = ray.get(evaluator.final_test.remote(result.step, "selection")) if may_select else None
+        selection = self._score(evaluator, "selection") if may_select else None
         wall = {
             "actors": actors_s,
             "workers' start and stop": max(0.0, fit_s - result.train_s),
@@ -139,11 +144,14 @@ class Driver:
         }
         return Outcome(
             worker=result,
-            num_workers=self.placement.num_workers,
+            num_workers=result.num_workers,
             test=test,
             selection=selection,
             wall_s={name: round(seconds, 2) for name, seconds in wall.items()},
         )
+
+    def _score(self, evaluator: Any, split: SplitName) -> list[FinalScore]:
+        return ray.get(evaluator.final_test.remote(self.directory.result(self.config), split))
 
     def _start_actors(self) -> tuple[Any, Any]:
         setup, prepared = self.inputs.engine, self.inputs.prepared
@@ -184,7 +192,10 @@ class Driver:
             store=prepared.store_path,
             tokenizer=prepared.tokenizer_path,
             export_to=self.directory.result(config),
-            checkpoints=self.directory.checkpoints,
+            checkpoints=self.directory.checkpoint_place(config),
+            staging=self._staging(),
+            journal=self.directory.journal,
+            has_selection_rows=any(prepared.num_rows["selection"]),
             coordinator=RayCoordinatorFactory(
                 engine_name=self.engine_name,
                 evaluator_name=self.evaluator_name,
@@ -193,22 +204,11 @@ class Driver:
             ),
             parallelism=self.launch.parallelism,
         )
-        return TorchTrainer(
-            train_worker,
-            train_loop_config={"job": job},
-            torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if self.placement.use_gpu else "gloo"),
-            scaling_config=ScalingConfig(
-                num_workers=self.placement.num_workers,
-                use_gpu=self.placement.use_gpu,
-                resources_per_worker=self.placement.worker,
-            ),
-            run_config=ray.train.RunConfig(
-                name=self.directory.checkpoints.name,
-                storage_path=str(self.directory.root),
-                failure_config=FailureConfig(max_failures=self.launch.max_failures),
-                worker_runtime_env={"env_vars": {"OMP_NUM_THREADS": str(threads_of(self.placement.worker))}},
-            ),
-        )
+        return make_trainer(job, placement=self.placement, launch=self.launch, ray_folder=self.directory.ray_folder)
+
+    def _staging(self) -> Path:
+        base = self.launch.staging_dir or Path(tempfile.gettempdir()) / f"taskheat-staging-{os.getuid()}"
+        return base / self.directory.identity
 
     def _fit(self, engine: Any, view: RunView) -> WorkerResult:
         trainer = self._trainer()
@@ -228,7 +228,7 @@ class Driver:
         if failure:
             raise failure[0]
         if box[0].return_value is None:
-            raise ConfigError("the workers returned nothing: is this run's checkpoint folder shared with another run?")
+            raise ConfigError("the workers returned nothing: is this run's directory shared with another run?")
         return box[0].return_value
 
 

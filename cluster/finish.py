@@ -2,6 +2,8 @@
 
 from dataclasses import asdict
 
+import pyarrow.parquet as pq
+
 from cluster.config import RunConfig
 from cluster.driver import Outcome
 from cluster.run_directory import RunDirectory
@@ -9,7 +11,7 @@ from cluster.setup import Inputs
 from evalsvc.report.card import model_card
 from evalsvc.report.model import build_report
 from evalsvc.report.page import write_report
-from evalsvc.report.schema import Report, RowCounts, RunFacts
+from evalsvc.report.schema import Report, RowCounts, RunFacts, SourceFacts
 from evalsvc.report.tables import write_ledger_tables
 from scheduler.errors import RunDirectoryError
 from scheduler.ledger import read_ledger
@@ -38,7 +40,8 @@ def write_reports(directory: RunDirectory) -> Report:
         raise RunDirectoryError(f"{directory.root} is not the directory of a finished run (status: {status})")
     fields = manifest["facts"]
     rows = {name: RowCounts(**counts) for name, counts in fields["rows"].items()}
-    facts = RunFacts(**{**fields, "rows": rows})
+    sources = tuple(SourceFacts(**{**one, "licences": tuple(one["licences"])}) for one in fields.get("sources", ()))
+    facts = RunFacts(**{**fields, "rows": rows, "sources": sources})
     records = list(read_ledger(directory.ledger))
     report = build_report(records, facts)
     write_report(report, directory.root)
@@ -68,4 +71,23 @@ def _facts(config: RunConfig, directory: RunDirectory, inputs: Inputs, outcome: 
         wall_seconds=outcome.wall_s,
         test_scores={result.task: result.score for result in tests if result.score is not None},
         rows=rows,
+        sources=_sources(inputs),
+    )
+
+
+def _sources(inputs: Inputs) -> tuple[SourceFacts, ...]:
+    """The sources of the prepared data, with the licences that their stored rows name."""
+    lineage = pq.read_table(inputs.prepared.store_path / "lineage.parquet", columns=["source", "licence"])
+    named: dict[str, set[str]] = {}
+    for pair in lineage.group_by(["source", "licence"]).aggregate([]).to_pylist():
+        if pair["licence"]:
+            named.setdefault(pair["source"], set()).add(pair["licence"])
+    return tuple(
+        SourceFacts(
+            path=source.path,
+            num_read=source.num_read,
+            num_refused=sum(source.refused.values()),
+            licences=tuple(sorted({name for path in named if path.startswith(source.path) for name in named[path]})),
+        )
+        for source in inputs.prepared.summary.sources
     )

@@ -23,7 +23,7 @@ from cluster.replayed_stream import prepared_candidates
 from cluster.run_directory import RunDirectory
 from cluster.settings import load_config
 from scheduler.config_model import ConfigModel
-from scheduler.errors import ConfigError, DataError, LedgerError, RunDirectoryError
+from scheduler.errors import ConfigError, DataError, LedgerError, RunDirectoryError, StateError
 from scheduler.keeper import replay
 from scheduler.ledger import LedgerWriter, read_ledger
 from scheduler.memory import fork_obstacles
@@ -31,16 +31,21 @@ from scheduler.records import CheckpointRecord, ForkRecord, Record
 from scheduler.setup import EngineSetup
 
 _SAME = ("model", "data", "tasks", "seed", "train.global_batch_size", "mixture.weight_unit")
+_PATIENCE_S = 60.0
 _SPEC = re.compile(r"(?P<run>.+)@(?P<step>\d+)")
 
 
 @dataclass(frozen=True, slots=True)
 class Fork:
-    """Where a new run comes from, and what it changes: `a.b: old → new`, one entry a setting."""
+    """Where a new run comes from, and what it changes: `a.b: old → new`, one entry a setting.
+
+    `origin` is the folder or URL of the parent's checkpoints; by default they are in its directory.
+    """
 
     parent: RunDirectory
     step: int
     changed: tuple[str, ...]
+    origin: str | None = None
 
     def check_rows(self, prepared: Path) -> None:
         """Require the training rows of the parent, in its order.
@@ -66,8 +71,10 @@ class Fork:
                     "card changed; restore it, or start a new run"
                 )
 
-    def plant(self, directory: RunDirectory, setup: EngineSetup) -> None:
+    def plant(self, directory: RunDirectory, setup: EngineSetup, *, place: str | None = None) -> None:
         """Give the new run in `directory` its first checkpoint and its ledger; the ledger comes last.
+
+        `place` is where the new run keeps its checkpoints, if not in its directory.
 
         Raises:
             ConfigError: `setup` is of other tasks or rows, or has its boundaries at other steps.
@@ -85,7 +92,10 @@ class Fork:
                 "of the data may have changed since; boundaries must stay where they were: give "
                 f"mixture.interval_steps={memory.setup.interval_steps}, and train.steps beyond {self.step}"
             )
-        saved = CheckpointStore(self.parent.checkpoints, keep=1).read(self.step)
+        origin = CheckpointStore(
+            self.origin or self.parent.checkpoints, keep=1, staging=directory.scratch, patience_s=_PATIENCE_S
+        )
+        saved = origin.read(self.step)
         if memory.checkpoint_at(self.step) != saved.manifest.engine:
             raise LedgerError(f"{self.parent.root}: the checkpoint at step {self.step} is not one of its ledger's run")
         fork = ForkRecord(step=self.step, setup=setup.model_dump(mode="json"), changed=self.changed)
@@ -93,7 +103,14 @@ class Fork:
         engine = memory.checkpoint_at(self.step)
         assert engine is not None
         manifest = dataclasses.replace(saved.manifest, engine=engine)
-        CheckpointStore(directory.checkpoints, keep=1).write(manifest, weights=saved.weights, optimizer=saved.optimizer)
+        store = CheckpointStore(place or directory.checkpoints, keep=1, staging=directory.scratch)
+        store.storage.make()
+        store.write(manifest, weights=saved.weights, optimizer=saved.optimizer)
+        if not store.drain(_PATIENCE_S):
+            raise StateError(
+                f"{store.storage} did not take the first checkpoint in {_PATIENCE_S:g} s; mend the storage"
+            )
+        store.close()
         writer = LedgerWriter(directory.ledger)
         for record in (*records, fork):
             writer.append(record)
@@ -122,8 +139,8 @@ def resolve_fork(
     parent, step = RunDirectory(Path(found["run"]).absolute()), int(found["step"])
     if not parent.manifest.is_file() or not parent.config.is_file():
         raise RunDirectoryError(f"--fork {spec}: {parent.root} is not the directory of a run")
-    _check_step(parent, step)
     before = load_config(RunConfig, files=[parent.config])
+    _check_step(parent, before, step)
     config = load_config(RunConfig, files=[parent.config, *files], overrides=overrides)
     if config.output.name == before.output.name:
         name = f"{before.output.name}-fork-{step}"
@@ -136,7 +153,8 @@ def resolve_fork(
             "them as they were, or start a new run"
         )
     launch_config = load_config(LaunchConfig, files=[parent.launch, *launch], overrides=launch_overrides)
-    return Fork(parent=parent, step=step, changed=changed), config, launch_config
+    origin = parent.checkpoint_place(before)
+    return Fork(parent=parent, step=step, changed=changed, origin=origin), config, launch_config
 
 
 def changes(before: RunConfig, after: RunConfig) -> tuple[str, ...]:
@@ -152,10 +170,10 @@ def settings_changes(before: ConfigModel, after: ConfigModel, *, include: set[st
     )
 
 
-def _check_step(parent: RunDirectory, step: int) -> None:
-    from train.checkpoint_store import CheckpointStore
+def _check_step(parent: RunDirectory, config: RunConfig, step: int) -> None:
+    from train.checkpoint_storage import storage_at
 
-    steps = CheckpointStore(parent.checkpoints, keep=1).steps()
+    steps = storage_at(parent.checkpoint_place(config)).steps()
     if step not in steps:
         kept = ", ".join(map(str, steps)) or "none"
         raise RunDirectoryError(

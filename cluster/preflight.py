@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster.config import LaunchConfig, RunConfig
+from cluster.config import ElasticWorkers, LaunchConfig, RunConfig
 from cluster.origins import shadowed_packages
 from scheduler.errors import ConfigError, ResourceError
 from train.config import ModelConfig, PretrainedModel
@@ -18,7 +18,7 @@ _ROUNDING = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Resources of each process, resolved against what there is."""
+    """Resources of each process, resolved against what there is; `num_workers` is the fewest the run begins with."""
 
     num_workers: int
     worker: dict[str, float]
@@ -94,7 +94,8 @@ def place(launch: LaunchConfig, cluster: Mapping[str, float]) -> Placement:
             worker["GPU"] = launch.gpus_per_worker or 0.0
             evaluation["GPU"] = launch.evaluation_gpus or 0.0
         as_many = min(2, int((cluster.get("CPU", 0) - launch.evaluation_cpus) / launch.cpus_per_worker))
-    return Placement(num_workers=launch.num_workers or max(1, as_many), worker=worker, evaluation=evaluation)
+    wanted = launch.num_workers.min if isinstance(launch.num_workers, ElasticWorkers) else launch.num_workers
+    return Placement(num_workers=wanted or max(1, as_many), worker=worker, evaluation=evaluation)
 
 
 def check_resources(placement: Placement, *, available: Mapping[str, float], cluster: Mapping[str, float]) -> None:

@@ -60,7 +60,7 @@ def _train(
         console.print(f"note: {note}", markup=False, highlight=False)
     directory.keep_quarantine(inputs.prepared.path)
     if fork is not None:
-        _plant(fork, directory, inputs)
+        _plant(fork, directory, inputs, place=directory.checkpoint_place(config))
     namespace = f"taskheat-{directory.root.name}-{uuid.uuid4().hex[:8]}"
     with ray_cluster(launch, namespace):
         driver = Driver(config=config, launch=launch, directory=directory, inputs=inputs, namespace=namespace)
@@ -84,9 +84,9 @@ def _train(
     return _conclude(config, directory, inputs, outcome)
 
 
-def _plant(fork: Fork, directory: RunDirectory, inputs: Inputs) -> None:
+def _plant(fork: Fork, directory: RunDirectory, inputs: Inputs, *, place: str) -> None:
     fork.check_rows(inputs.prepared.path)
-    fork.plant(directory, inputs.engine)
+    fork.plant(directory, inputs.engine, place=place)
     directory.update_manifest(forked_from={"run": str(fork.parent.root), "step": fork.step})
     console.print(f"forked from {fork.parent.root} at step {fork.step}; changed:", soft_wrap=True, highlight=False)
     for change in fork.changed or ("nothing",):
@@ -103,7 +103,27 @@ def _root_causes(error: TrainingFailedError | RunFailedError) -> str:
     return "\n".join(f"the training worker(s) {ranks} failed: {cause}" for cause, ranks in causes.items())
 
 
+def _tell_storage_problem(config: RunConfig, directory: RunDirectory, outcome: Outcome) -> None:
+    """Warn of checkpoints that never became durable; stop with the remedy where that ended the run.
+
+    Raises:
+        RunFailedError: The run went without a durable checkpoint for as long as it may.
+    """
+    problem, place = outcome.worker.storage_problem, directory.checkpoint_place(config)
+    if outcome.worker.reason != "storage_lost":
+        if problem:
+            console.print(f"warning: the newest checkpoint is not in {place}: {problem}", soft_wrap=True, markup=False)
+        return
+    directory.update_manifest(status="failed", step=outcome.worker.step, failure=f"storage: {problem}")
+    raise RunFailedError(
+        f"stopped at step {outcome.worker.step}: none of the last {config.train.max_undurable_checkpoints} checkpoints "
+        f"(train.max_undurable_checkpoints) could be stored in {place}: {problem}; mend the storage, then go on: "
+        f"taskheat run --resume {directory.root}"
+    )
+
+
 def _conclude(config: RunConfig, directory: RunDirectory, inputs: Inputs, outcome: Outcome) -> Report | None:
+    _tell_storage_problem(config, directory, outcome)
     if outcome.worker.reason == "stopped":
         directory.update_manifest(status="stopped", step=outcome.worker.step, wall_s=outcome.wall_s)
         console.print(

@@ -10,6 +10,7 @@ import importlib.metadata
 import json
 import platform
 import shutil
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -53,8 +54,34 @@ class RunDirectory:
 
     @property
     def checkpoints(self) -> Path:
-        """Ray Train's storage of this run; the checkpoints in it are `train.checkpoint_store`'s."""
+        """Where `train.checkpoint_store` keeps the checkpoints, unless the configuration names a storage."""
         return self.root / "checkpoints"
+
+    def checkpoint_place(self, config: RunConfig) -> str:
+        """Folder or URL of the run's checkpoints."""
+        if config.output.storage is None:
+            return str(self.checkpoints)
+        return f"{str(config.output.storage).rstrip('/')}/{self.root.name}/checkpoints"
+
+    @property
+    def journal(self) -> Path:
+        """When each checkpoint was durable, a line of JSON each."""
+        return self.root / "checkpoints.jsonl"
+
+    @property
+    def ray_folder(self) -> Path:
+        """Ray Train's own bookkeeping."""
+        return self.root / ".ray-train"
+
+    @property
+    def scratch(self) -> Path:
+        """Passing files of the driver."""
+        return self.root / ".scratch"
+
+    @property
+    def identity(self) -> str:
+        """A name that no other run has had, were it in the same place."""
+        return self.read_manifest()["id"]
 
     @property
     def metrics(self) -> Path:
@@ -88,6 +115,7 @@ class RunDirectory:
             ) from error
         directory.update_manifest(
             name=config.output.name,
+            id=f"{config.output.name}-{uuid.uuid4().hex[:12]}",
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             status="starting",
             python=platform.python_version(),
@@ -162,14 +190,9 @@ class RunDirectory:
         partial.write_text(dump_config(launch), encoding="utf-8")
         partial.replace(self.launch)
 
-    def forget_reported_checkpoints(self) -> None:
-        """Remove Ray Train's own list of checkpoints, which lies as files beside their folders.
-
-        The workers find checkpoints by what is in the folders. Ray would refuse to start if one of its list is gone.
-        """
-        for path in self.checkpoints.glob("*"):
-            if path.is_file():
-                path.unlink()
+    def forget_ray(self) -> None:
+        """Remove Ray Train's own bookkeeping: a run of equal name would go on from it, past what the workers choose."""
+        shutil.rmtree(self.ray_folder, ignore_errors=True)
 
     def discard(self) -> None:
         """Remove a directory whose run never began, so that the name is free again; one with a ledger stays."""

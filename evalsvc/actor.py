@@ -13,10 +13,11 @@ import ray
 import torch
 
 from evalsvc.config import EvaluationConfig
-from evalsvc.evaluator import FinalScore, make_evaluator, read_probes
+from evalsvc.evaluator import FinalScore, Probe, make_evaluator, read_probes
 from scheduler.task import TaskSpec
 from train.config import ModelConfig, SplitName
 from train.data.store import TokenStore
+from train.export import load_export
 from train.model import build_model, load_snapshot, load_tokenizer
 
 
@@ -47,25 +48,37 @@ class EvaluationActor:
         self._model = build_model(job.model, tokenizer, device=self._device, seed=job.seed).eval()
         self._evaluator = make_evaluator(tokenizer, self._store, tasks=job.tasks, config=job.evaluation, seed=job.seed)
         self._engine = ray.get_actor(job.engine_name, namespace=job.namespace)
-        self._step = -1
         if ray.get_runtime_context().was_current_actor_reconstructed:
             ray.get(
                 self._engine.note_restart.remote("evaluator", "model rebuilt; the snapshot in work is evaluated again")
             )
 
-    def evaluate(self, step: int, attempt: int, plan_version: int, weights: Mapping[str, torch.Tensor]) -> None:
-        """Judge the snapshot of `step`: a signal per task as soon as it is known, then the decision."""
+    def evaluate(
+        self,
+        step: int,
+        attempt: int,
+        plan_version: int,
+        weights: Mapping[str, torch.Tensor],
+        for_selection: bool = False,
+    ) -> None:
+        """Judge the snapshot of `step`: a signal per task as soon as it is known, then the decision.
+
+        The selection scores come between the two: there they stand at the same place of every equal run's ledger.
+        """
         load_snapshot(self._model, weights)
-        self._step = step
         probes: Any = ray.get(self._engine.probes_for.remote(step))
         judged = self._evaluator.evaluate(self._model, probes, step=step, attempt=attempt, plan_version=plan_version)
         for signal in judged:
             ray.get(self._engine.observe.remote((signal,)))
+        if for_selection:
+            scores = self._evaluator.scores(self._model, self._rows("selection"))
+            ray.get(self._engine.observe_selection.remote(attempt, step, scores))
         ray.get(self._engine.evaluation_done.remote(attempt, step))
 
-    def final_test(self, step: int, split: SplitName = "test") -> list[FinalScore] | None:
-        """Score the snapshot of `step` on rows that nothing has read before; None if it is not here."""
-        if step != self._step:
-            return None
-        rows = read_probes(self._store, num_tasks=self._num_tasks, split=split)
-        return self._evaluator.final_test(self._model, rows)
+    def final_test(self, result: Path, split: SplitName = "test") -> list[FinalScore]:
+        """Score what was exported to the folder `result` on held-out rows; test rows have not been read before."""
+        load_export(self._model, result)
+        return self._evaluator.final_test(self._model, self._rows(split))
+
+    def _rows(self, split: SplitName) -> list[tuple[Probe, ...]]:
+        return read_probes(self._store, num_tasks=self._num_tasks, split=split)

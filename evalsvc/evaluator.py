@@ -63,7 +63,7 @@ class FinalScore:
 
 
 def read_probes(store: TokenStore, *, num_tasks: int, split: SplitName) -> list[tuple[Probe, ...]]:
-    """Read a held-out split (`probe` or `test`) of the first `num_tasks` tasks of the store, in its order."""
+    """Read a held-out split of the first `num_tasks` tasks of the store, in its order."""
     return [tuple(_probes_of(store, task, split)) for task in range(num_tasks)]
 
 
@@ -198,6 +198,10 @@ class Evaluator:
             scores, loss = self._score(model, spec, own) if own else ((), None)
             results.append(FinalScore(spec.name, len(own), fmean(scores) if own else None, loss))
         return results
+
+    def scores(self, model: Any, rows: Sequence[Sequence[Probe]]) -> dict[str, float]:
+        """Score in [0, 1] of every task that has rows, as `final_test` would find it."""
+        return {result.task: result.score for result in self.final_test(model, rows) if result.score is not None}
 
     def _allotted(self, task_index: int, allocation: Allocation) -> Sequence[Probe]:
         """The probes to read: all as they lie, or the first of the task's fixed order, which evaluations share."""

@@ -14,6 +14,7 @@ import ray
 from scheduler.allocation import Allocation
 from scheduler.keeper import HeatKeeper
 from scheduler.plan import MixturePlan
+from scheduler.selection import Ranked, SelectionRule
 from scheduler.setup import EngineSetup
 from scheduler.signals import IntervalReport, TaskSignal
 
@@ -100,6 +101,22 @@ class HeatEngineActor:
     async def note_restart(self, actor: str, detail: str) -> None:
         """Another actor came back after it died."""
         self._keeper.note_restart(actor, detail)
+
+    async def observe_selection(self, attempt: int, step: int, scores: dict[str, float]) -> None:
+        """Scores of the weights of `step` on the selection set."""
+        self._keeper.observe_selection(attempt, step, scores)
+
+    async def ranking(self, rule: SelectionRule) -> list[Ranked]:
+        """Measured steps, the best first."""
+        return self._keeper.ranking(rule)
+
+    async def note_export(self, step: int, why: str) -> None:
+        """The weights of `step` are the run's result."""
+        self._keeper.note_export(step, why)
+
+    async def note_storage(self, step: int, detail: str) -> None:
+        """Storage failed for a checkpoint, or was mended."""
+        self._keeper.note_storage(step, detail)
 
     async def end(self, step: int, reason: str) -> None:
         """The run ended."""

@@ -9,6 +9,7 @@
     │   └── DamagedCheckpointError   a checkpoint is not what was written
     ├── LedgerError             a ledger is damaged or does not say what it must
     ├── ReplayMismatchError     recomputing a ledger gave another plan than the one recorded
+    ├── PreemptedError          a worker was told to end; its group goes on elsewhere
     └── RunFailedError          the workers failed more often than allowed (exit code 1, not 2)
 
 A message names the value, the place and the remedy. Assertions are kept for what cannot happen.
@@ -51,6 +52,12 @@ class LedgerError(TaskheatError):
 
 class ReplayMismatchError(TaskheatError):
     """Recomputing a ledger gave another plan than the one recorded."""
+
+
+class PreemptedError(TaskheatError):
+    """A worker was told to end; its group goes on elsewhere, from the checkpoint it took."""
+
+    exit_code = 1
 
 
 class RunFailedError(TaskheatError):

@@ -22,14 +22,18 @@ from scheduler.records import (
     AttemptRecord,
     CheckpointRecord,
     EndRecord,
+    ExportRecord,
     LateRecord,
     Record,
     RefusedRecord,
     RestartRecord,
     RunRecord,
+    SelectionRecord,
     SignalRecord,
     SkippedRecord,
+    StorageRecord,
 )
+from scheduler.selection import Ranked, SelectionRule, ranking
 from scheduler.setup import EngineSetup
 from scheduler.signals import IntervalReport, TaskSignal, shown
 
@@ -75,7 +79,8 @@ class HeatKeeper:
             self._write(RunRecord(schema_version=SCHEMA_VERSION, setup=setup, plan=self.memory.engine.plan))
             return
         self._write_stage()
-        last = next(record for record in reversed(records) if not isinstance(record, RestartRecord))
+        asides = RestartRecord | StorageRecord
+        last = next(record for record in reversed(records) if not isinstance(record, asides))
         self._unclaimed = last if isinstance(last, AttemptRecord) else None
 
     def begin_attempt(
@@ -165,6 +170,24 @@ class HeatKeeper:
     def note_restart(self, actor: str, detail: str) -> None:
         """An actor came back after it died."""
         self._write(RestartRecord(actor=actor, detail=detail))
+
+    def observe_selection(self, attempt: int, step: int, scores: Mapping[str, float]) -> None:
+        """The weights of `step` were scored on the selection set; repeated and superseded tellings are dropped."""
+        if attempt == self.memory.attempt and step not in self.memory.selection:
+            self.memory.selection[step] = dict(scores)
+            self._write(SelectionRecord(step=step, scores=dict(scores)))
+
+    def ranking(self, rule: SelectionRule) -> list[Ranked]:
+        """The measured steps of the surviving history, the best first."""
+        return ranking(self.memory.selection, rule)
+
+    def note_export(self, step: int, why: str) -> None:
+        """The weights of `step` are the run's result."""
+        self._write(ExportRecord(step=step, why=why))
+
+    def note_storage(self, step: int, detail: str) -> None:
+        """Storage failed for a checkpoint, or was mended."""
+        self._write(StorageRecord(step=step, detail=detail))
 
     def end(self, step: int, reason: str) -> None:
         """The run ended."""

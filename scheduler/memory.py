@@ -20,6 +20,7 @@ from scheduler.records import (
     CheckpointRecord,
     DecisionRecord,
     EndRecord,
+    ExportRecord,
     ForkRecord,
     IntervalRecord,
     LateRecord,
@@ -27,9 +28,11 @@ from scheduler.records import (
     RefusedRecord,
     RestartRecord,
     RunRecord,
+    SelectionRecord,
     SignalRecord,
     SkippedRecord,
     StageRecord,
+    StorageRecord,
     to_json,
 )
 from scheduler.setup import EngineSetup
@@ -61,6 +64,7 @@ class RunMemory:
         self.ended: EndRecord | None = None
         self.stage_due: StageRecord | None = None
         self.refused: set[RefusedRecord] = set()
+        self.selection: dict[int, dict[str, float]] = {}
         self._checkpoints: dict[int, _Checkpoint] = {}
 
     def fold(self, record: Record) -> None:
@@ -117,8 +121,10 @@ class RunMemory:
                 self.skipped_steps.add(step)
             case EndRecord():
                 self.ended = record
+            case SelectionRecord(step=step, scores=scores):
+                self.selection[step] = scores
             case _:
-                assert isinstance(record, RestartRecord)
+                assert isinstance(record, RestartRecord | StorageRecord | ExportRecord)
 
     def begin_attempt(self, attempt: int, step: int, engine_state: Mapping[str, Any] | None = None) -> None:
         """Roll everything back to `step`: to the checkpoint there, or to the start of the run at step 0 without one.
@@ -153,6 +159,7 @@ class RunMemory:
         self.decided_step = self.engine.plan.source_step
         self.last_interval_step = -1 if checkpoint is None else step
         self.skipped_steps, self.refused = set(), set()
+        self.selection = {at: scores for at, scores in self.selection.items() if at <= step}
         self.late_step = -1
         self.ended = self.stage_due = None
 
@@ -173,6 +180,7 @@ class RunMemory:
         self.engine = HeatEngine(setup)
         self.engine.take_over(checkpoint.engine, of=self.setup)
         self._checkpoints = {step: _Checkpoint(self.engine.state_dict(), checkpoint.plans)}
+        self.selection = {at: scores for at, scores in self.selection.items() if at == step}
         self.setup, self.forked_step = setup, step
 
     def refusal(self, signal: TaskSignal) -> str | None:

@@ -207,6 +207,30 @@ class RestartRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class StorageRecord:
+    """Storage failed for the checkpoint at `step`, or took it after it had failed; written at the next boundary."""
+
+    step: int
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class SelectionRecord:
+    """The weights of `step` scored on the selection set: score in [0, 1] by task, of tasks that have such rows."""
+
+    step: int
+    scores: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class ExportRecord:
+    """The weights of `step` are the run's result, and why."""
+
+    step: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class EndRecord:
     """The run ended at `step`: `finished` or `stopped`."""
 
@@ -227,6 +251,9 @@ Record = (
     | SkippedRecord
     | CheckpointRecord
     | RestartRecord
+    | StorageRecord
+    | SelectionRecord
+    | ExportRecord
     | EndRecord
 )
 

@@ -4,18 +4,16 @@
     optimizer.pt            optimiser state
     manifest.json           step, stream state, plan, engine state, sample hash; size and hash of every file
 
-The folder gets its name only when all of it is on disk, and reading checks every byte of it. So a checkpoint is either
+The folder gets its name only when all of it is written, and reading checks every byte of it. So a checkpoint is either
 what was written or refused: a writer that was killed, a full or failing disk and a careless copy are found out, and
 said in words. The hashes guard against accidents; they are no signature.
 
 Random numbers need no state: every random choice is a function of (seed, step, micro-batch). Which checkpoint a run
-goes on from is decided in `train.checkpoint_store`.
+goes on from is decided in `train.checkpoint_store`, where it is kept in `train.checkpoint_storage`.
 """
 
-import contextlib
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -75,9 +73,9 @@ class Saved(NamedTuple):
 def write_checkpoint(
     directory: Path, manifest: Manifest, *, weights: Mapping[str, torch.Tensor], optimizer: Mapping[str, Any]
 ) -> None:
-    """Make the folder `directory`, which must not be there yet; it appears whole, and on disk, or not at all.
+    """Make the folder `directory`, which must not be there yet; it appears whole or not at all.
 
-    `optimizer` is the optimiser's state dict.
+    `optimizer` is the optimiser's state dict. Not flushed to disk: that is for where it is kept.
     """
     partial = directory.with_name(_PARTIAL + directory.name)
     shutil.rmtree(partial, ignore_errors=True)
@@ -87,11 +85,7 @@ def write_checkpoint(
     files = {name: {"bytes": (partial / name).stat().st_size, "blake2b": _hash_file(partial / name)} for name in _FILES}
     body = {"format": _FORMAT, "content": asdict(manifest), "files": files}
     (partial / MANIFEST).write_text(json.dumps({**body, "blake2b": _hash_json(body)}), encoding="utf-8")
-    for file in sorted(partial.iterdir()):
-        _flush_to_disk(file)
-    _flush_folder(partial)
     partial.rename(directory)
-    _flush_folder(directory.parent)
 
 
 def read_checkpoint(directory: Path) -> Saved:
@@ -162,16 +156,3 @@ def _hash_json(body: Mapping[str, Any]) -> str:
 
 def _hasher() -> Any:
     return hashlib.blake2b(digest_size=_DIGEST_BYTES)
-
-
-def _flush_to_disk(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _flush_folder(path: Path) -> None:
-    with contextlib.suppress(OSError):  # not every file system can; the hashes then find what is missing
-        _flush_to_disk(path)

@@ -1,31 +1,39 @@
-"""The checkpoints of a run, and which of them it goes on from.
+"""The checkpoints of a run: writing them, and which of them it goes on from.
 
-    checkpoints/step-000120/   one folder each, named by its step; the newest `keep` stay
-    checkpoints/refused-…      what a start could not take; kept for a person to look at, never read again
+    this node's disk    <staging>/step-000120/   written at the boundary; training goes on
+          │ train.checkpoint_upload, in a thread
+    storage of the run  <place>/step-000120/     the newest `keep` stay, and the best
+                        <place>/refused-…        what a start could not take; kept for a person to look at
 
 A start takes the newest checkpoint that is intact and that the engine's ledger knows; the engine goes back to the same
 step. Rank 0 alone looks and chooses; the other ranks are told the step. A damaged checkpoint costs the steps since the
-one before it, never the run.
+one before it, never the run. Storage that cannot be reached is not an empty one: the start waits for it, then fails.
 
-Not done here: what is in a checkpoint (`train.checkpoint`), and telling Ray of it (`train.loop`).
+Not done here: what is in a checkpoint (`train.checkpoint`), where it lies (`train.checkpoint_storage`).
 """
 
 import logging
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
+from torch import nn
 
-from scheduler.errors import DamagedCheckpointError, LedgerError
+from scheduler.errors import DamagedCheckpointError, LedgerError, StateError
+from scheduler.selection import Ranked
 from train.checkpoint import Manifest, Saved, read_checkpoint, write_checkpoint
+from train.checkpoint_storage import Storage, folder_name, storage_at
+from train.checkpoint_upload import Staged, StorageNews, Uploader
 from train.coordination import Coordinator
+from train.model import load_snapshot
 
 logger = logging.getLogger(__name__)
 
-_STEP, _REFUSED, _HIDDEN = "step-", "refused-", "."
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 10.0
+_Value = TypeVar("_Value")
 
 
 class Start(NamedTuple):
@@ -35,40 +43,112 @@ class Start(NamedTuple):
     saved: Saved | None
 
 
-@dataclass(frozen=True, slots=True)
 class CheckpointStore:
-    """The folder of a run's checkpoints; it need not be there yet.
+    """The checkpoints of one run, seen from one process.
 
-    The newest `keep` stay, and those of the steps in `pinned`.
+    Attributes:
+        storage: Where they are kept.
+        best_step: The one that stays whatever its age; None while none is known to be the best.
     """
 
-    folder: Path
-    keep: int
-    pinned: frozenset[int] = frozenset()
+    def __init__(
+        self,
+        place: str | Path,
+        *,
+        keep: int,
+        staging: Path | None = None,
+        journal: Path | None = None,
+        patience_s: float = 0.0,
+        pinned: Collection[int] = (),
+    ) -> None:
+        """Nothing is read or written yet.
+
+        Args:
+            place: Folder or URL of the run's checkpoints.
+            keep: How many of the newest stay.
+            staging: Folder on this node's disk, of this run alone; by default a hidden one beside the checkpoints.
+            journal: File that gets a line when a checkpoint is durable.
+            pinned: Steps whose checkpoints stay whatever their age.
+            patience_s: How long reading waits for storage that fails, in seconds.
+        """
+        self.storage: Storage = storage_at(place)
+        self.best_step: int | None = None
+        self._keep, self._patience_s, self._pinned = keep, patience_s, frozenset(pinned)
+        self._staging = staging or Path(place) / ".staging"
+        self._uploader = Uploader(self.storage, journal=journal, after_each=self._remove_old)
+
+    @property
+    def num_behind(self) -> int:
+        """Checkpoints taken since the last one that is durable."""
+        return self._uploader.num_behind
 
     def steps(self) -> list[int]:
-        """Steps that have a checkpoint, whole or not, in ascending order."""
-        names = [path.name.removeprefix(_STEP) for path in self.folder.glob(f"{_STEP}*")]
-        return sorted(int(name) for name in names if name.isdecimal())
-
-    def path(self, step: int) -> Path:
-        """Folder of the checkpoint at `step`."""
-        return self.folder / f"{_STEP}{step:06d}"
+        """Steps that have a checkpoint in storage, whole or not, in ascending order."""
+        return self._patiently("listed", self.storage.steps)
 
     def read(self, step: int) -> Saved:
-        """The checkpoint at `step`. Raises as `read_checkpoint`."""
-        saved = read_checkpoint(self.path(step))
-        if saved.manifest.step != step:
-            raise DamagedCheckpointError(f"the checkpoint {self.path(step).name} is of step {saved.manifest.step}")
-        return saved
+        """The checkpoint at `step`, from this node's disk if it is still there, else from storage.
 
-    def write(self, manifest: Manifest, *, weights: Mapping[str, torch.Tensor], optimizer: Mapping[str, Any]) -> Path:
-        """Write the checkpoint of `manifest.step`, then remove what is not to stay; returns its folder."""
-        path = self.path(manifest.step)
-        self._set_aside([manifest.step])
-        write_checkpoint(path, manifest, weights=weights, optimizer=optimizer)
-        self._remove_old()
-        return path
+        Raises:
+            DamagedCheckpointError: It is not what was written.
+            StateError: It was written by another version, or storage could not be reached in time.
+        """
+        staged = self._staged_folder(step)
+        if staged.is_dir():
+            try:
+                return _checked(read_checkpoint(staged), step)
+            except DamagedCheckpointError:
+                shutil.rmtree(staged, ignore_errors=True)
+        scratch = self._staging / f"fetched-{time.monotonic_ns()}"
+        try:
+            return _checked(read_checkpoint(self._patiently("read", lambda: self.storage.fetch(step, scratch))), step)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+    def write(self, manifest: Manifest, *, weights: Mapping[str, torch.Tensor], optimizer: Mapping[str, Any]) -> None:
+        """Stage the checkpoint of `manifest.step` and hand it to the upload; returns without waiting for that.
+
+        A disk of this node that fails is a fault of storage like any other: told in `news`, and training goes on.
+        """
+        folder = self._staged_folder(manifest.step)
+        try:
+            shutil.rmtree(folder, ignore_errors=True)
+            write_checkpoint(folder, manifest, weights=weights, optimizer=optimizer)
+        except OSError as error:
+            self._uploader.failed(manifest.step, error)
+        else:
+            self._uploader.submit(Staged(manifest.step, folder))
+
+    def load_best(self, model: nn.Module, ranked: Sequence[Ranked], *, last: Ranked) -> Ranked:
+        """Put the best weights into `model`, which holds those of `last`, a step that may be ranked as well.
+
+        A checkpoint that is gone or damaged is passed over for the next best; without any the last weights stay.
+        """
+        passed = ""
+        for candidate in ranked:
+            if candidate.step == last.step:
+                return Ranked(last.step, candidate.why + passed)
+            try:
+                load_snapshot(model, self.read(candidate.step).weights)
+            except (DamagedCheckpointError, StateError) as error:
+                passed += f"; step {candidate.step} was better, but {error}"
+            else:
+                return Ranked(candidate.step, candidate.why + passed)
+        return Ranked(last.step, last.why + passed)
+
+    def news(self) -> list[StorageNews]:
+        """What storage did wrong since the last call, and whether it was mended."""
+        return self._uploader.news()
+
+    def drain(self, timeout_s: float) -> bool:
+        """Wait until every checkpoint taken is durable; False if that is not so in time."""
+        return self._uploader.drain(timeout_s)
+
+    def close(self) -> None:
+        """End the upload, and remove the staging folder if nothing is left in it."""
+        self._uploader.close()
+        if self._staging.is_dir() and not any(self._staging.glob("step-*")):
+            shutil.rmtree(self._staging, ignore_errors=True)
 
     def choose(self, coordinator: Coordinator) -> Start:
         """Find where to go on, and begin the attempt there; rank 0 only.
@@ -78,8 +158,9 @@ class CheckpointStore:
 
         Raises:
             LedgerError: There are checkpoints and the engine knows none that is intact.
-            StateError: The newest was written by another version.
+            StateError: The newest was written by another version, or storage could not be reached in time.
         """
+        self._publish_staged()
         refused: dict[int, str] = {}
         unknown: LedgerError | None = None
         for step in reversed(self.steps()):
@@ -90,30 +171,63 @@ class CheckpointStore:
                 refused[step] = str(error)
                 self._set_aside([step])
             except LedgerError as error:
-                refused[step] = f"the checkpoint {self.path(step).name} is not one that the ledger knows"
+                refused[step] = f"the checkpoint {folder_name(step)} is not one that the ledger knows"
                 unknown = error
             else:
                 self._set_aside(list(refused))
                 return Start(attempt=attempt, saved=saved)
-            logger.warning("%s: %s; looking for an older one", self.folder, refused[step])
+            logger.warning("%s: %s; looking for an older one", self.storage, refused[step])
         if unknown is not None:
             raise unknown
         if refused:
-            logger.warning("%s: no checkpoint is intact; training begins again at step 0", self.folder)
+            logger.warning("%s: no checkpoint is intact; training begins again at step 0", self.storage)
         return Start(attempt=coordinator.begin(0, None, tuple(refused.values())), saved=None)
 
+    def _publish_staged(self) -> None:
+        """Finish what a predecessor on this node had begun, so that every rank can read it."""
+        folders = sorted(self._staging.glob("step-*")) if self._staging.is_dir() else []
+        newest = max(self.steps(), default=0) if folders else 0
+        for folder in folders:
+            try:
+                step = read_checkpoint(folder).manifest.step
+            except DamagedCheckpointError as error:
+                logger.warning("a checkpoint that waited for its upload is left out: %s", error)
+            else:
+                if step > newest:
+                    self._patiently("written", lambda step=step, folder=folder: self.storage.publish(folder, step))
+            shutil.rmtree(folder, ignore_errors=True)
+
     def _set_aside(self, steps: list[int]) -> None:
-        for path in map(self.path, steps):
-            if path.exists():
-                place, number = path.with_name(_REFUSED + path.name), 1
-                while place.exists():
-                    number += 1
-                    place = path.with_name(f"{_REFUSED}{path.name}-{number}")
-                path.rename(place)
+        for step in steps:
+            self._patiently("set aside", lambda step=step: self.storage.set_aside(step))
 
     def _remove_old(self) -> None:
-        """A folder loses its name before its files, so that no half-removed checkpoint can be met."""
-        for step in [step for step in self.steps() if step not in self.pinned][: -self.keep]:
-            self.path(step).rename(self.folder / f"{_HIDDEN}old-{step}")
-        for leftover in self.folder.glob(f"{_HIDDEN}old-*"):
-            shutil.rmtree(leftover, ignore_errors=True)
+        steps = self.storage.steps()
+        for step in [step for step in steps if step not in self._pinned][: -self._keep]:
+            if step != self.best_step:
+                self.storage.remove(step)
+
+    def _staged_folder(self, step: int) -> Path:
+        return self._staging / folder_name(step)
+
+    def _patiently(self, what: str, call: Callable[[], _Value]) -> _Value:
+        """Call until it works or patience ends."""
+        deadline, wait_s = time.monotonic() + self._patience_s, _FIRST_WAIT_S
+        while True:
+            try:
+                return call()
+            except Exception as error:
+                if time.monotonic() + wait_s > deadline:
+                    raise StateError(
+                        f"the checkpoints in {self.storage} cannot be {what}: {error}; mend the storage, then go on "
+                        "with taskheat run --resume"
+                    ) from error
+                logger.warning("%s cannot be %s, trying again in %.1f s: %s", self.storage, what, wait_s, error)
+            time.sleep(wait_s)
+            wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
+
+
+def _checked(saved: Saved, step: int) -> Saved:
+    if saved.manifest.step != step:
+        raise DamagedCheckpointError(f"the checkpoint {folder_name(step)} is of step {saved.manifest.step}")
+    return saved

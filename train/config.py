@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, FiniteFloat, model_validator
 
 from scheduler.config_model import ConfigModel, PathLike, Url
+from scheduler.selection import SelectionRule
 
 SplitName = Literal["probe", "selection", "test", "train"]
 
@@ -173,6 +174,15 @@ class TrainConfig(ConfigModel):
     or an error, `off` never. A step whose loss or gradient is not a finite number changes nothing and is recorded with
     its rows; more than `max_skipped_steps` of them in a run end it with a diagnosis.
 
+    The newest `keep_checkpoints` stay and, where `data.selection_per_task` holds rows out for it, the best: that whose
+    worst task scores highest on them (`select_by: worst`), or whose mean over tasks does (`macro`); `last` measures
+    none. `export: best` makes it the result, the last weights being a candidate too. `export_merged` also writes the
+    base model with the adapter merged into it.
+
+    Checkpoints go to `output.storage` in the background. While it fails training goes on; after
+    `max_undurable_checkpoints` of them in a row without a durable one the run stops (null: never). A start waits up to
+    `storage_patience_s` for storage to be read, and an end for the last checkpoint to be stored.
+
     Attributes:
         checkpoint_at: Steps, each an interval boundary, whose checkpoint is taken and kept whatever the two settings
             above say; places to fork from later.
@@ -196,6 +206,11 @@ class TrainConfig(ConfigModel):
     keep_checkpoints: int = Field(default=2, ge=1)
     checkpoint_at: tuple[Annotated[int, Field(ge=1)], ...] = ()
     stop_after: int | None = Field(default=None, ge=1)
+    select_by: SelectionRule = "worst"
+    export: Literal["last", "best"] = "last"
+    export_merged: bool = False
+    max_undurable_checkpoints: int | None = Field(default=10, ge=2)
+    storage_patience_s: float = Field(default=120.0, ge=0)
 
     @model_validator(mode="after")
     def _micro_batches_fill_the_batch(self) -> "TrainConfig":

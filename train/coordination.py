@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import torch
 
 from scheduler.plan import MixturePlan
+from scheduler.selection import Ranked, SelectionRule
 from scheduler.signals import IntervalReport
 
 
@@ -41,8 +42,30 @@ class Coordinator(Protocol):
         """The plan for `step` after a bounded wait; None when the engine cannot be reached: keep the old plan."""
         ...
 
-    def publish(self, *, step: int, attempt: int, plan_version: int, weights: Mapping[str, torch.Tensor]) -> None:
-        """Hand a snapshot of the trainable weights to the evaluation (CPU tensors, the callee's own); never blocks."""
+    def publish(
+        self,
+        *,
+        step: int,
+        attempt: int,
+        plan_version: int,
+        weights: Mapping[str, torch.Tensor],
+        for_selection: bool = False,
+    ) -> None:
+        """Hand a snapshot of the trainable weights to the evaluation (CPU tensors, the callee's own); never blocks.
+
+        `for_selection`: they are also scored on the selection set, to be chosen among.
+        """
+        ...
+
+    def ranking(self, rule: SelectionRule, *, settle: bool = False) -> list[Ranked]:
+        """Steps scored on the selection set, the best first; nothing when the engine cannot be reached.
+
+        `settle`: wait first, bounded, until every snapshot handed over has been evaluated.
+        """
+        ...
+
+    def note_export(self, step: int, why: str) -> None:
+        """The weights of `step` are the result."""
         ...
 
     def report(self, report: IntervalReport) -> None:
@@ -51,6 +74,10 @@ class Coordinator(Protocol):
 
     def checkpoint(self, step: int) -> dict[str, Any]:
         """Engine state to store in the checkpoint at `step`."""
+        ...
+
+    def note_storage(self, step: int, text: str) -> None:
+        """Storage failed for the checkpoint at `step`, or was mended, in words; never raises."""
         ...
 
     def pulse(self, *, step: int, loss: float, samples_per_s: float) -> None:

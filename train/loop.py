@@ -11,74 +11,32 @@ The loop knows nothing of evaluation or Ray actors: it talks through `train.coor
 import os
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import ray.train
 import torch
 from accelerate import Accelerator
-from ray.train import Checkpoint, CheckpointUploadMode
 
 from scheduler.errors import RunFailedError
-from scheduler.plan import MixturePlan
-from scheduler.setup import EngineSetup
 from scheduler.signals import IntervalReport
 from train.agreement import assert_agreement, broadcast_plan, broadcast_step
 from train.checkpoint import Manifest, Saved
 from train.checkpoint_store import CheckpointStore
-from train.config import ModelConfig, TrainConfig
-from train.coordination import Coordinator, CoordinatorFactory
+from train.coordination import Coordinator
 from train.data.store import EncodedRow, TokenStore
-from train.export import export_model
 from train.model import build_model, hint_at_bfloat16, load_snapshot, load_tokenizer, pad_id
 from train.own_answers import Place, wanted_places, write_contexts
-from train.parallel import Parallelism, lay_out
-from train.schedule import StageTraining, learning_rate
+from train.parallel import lay_out
+from train.safekeeping import Safekeeping
+from train.schedule import learning_rate
 from train.step import Stepper
 from train.stream.batch import Batch, add_hashes
 from train.stream.opening import open_stream
 from train.tokenizer import stop_id
+from train.worker_job import WorkerJob, WorkerResult
 
 _PULSE_EVERY_S = 0.5
 _NO_CHECKPOINT = -1
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerJob:
-    """All a worker needs; paths must be readable from every node.
-
-    `setup` is the engine's own, `initial_plan` the plan in force before the first decision; `stages` has the settings
-    of stage 1 and 2. `checkpoints` must lie in Ray Train's storage of this run.
-    """
-
-    setup: EngineSetup
-    model: ModelConfig
-    train: TrainConfig
-    stages: tuple[StageTraining, StageTraining]
-    initial_plan: MixturePlan
-    store: Path
-    tokenizer: Path
-    export_to: Path
-    checkpoints: Path
-    coordinator: CoordinatorFactory
-    parallelism: Parallelism = "ddp"
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerResult:
-    """How the loop ended, from rank 0: `finished`, `stopped` or `failed` at `step`; seconds trained, waited for plans.
-
-    `diagnosis` says why it failed: what would happen again, so that starting the workers anew is no remedy.
-    """
-
-    step: int
-    reason: str
-    num_workers: int
-    train_s: float
-    plan_wait_s: float
-    diagnosis: str = ""
 
 
 def train_worker(loop_config: dict[str, Any]) -> WorkerResult:
@@ -128,7 +86,19 @@ class Worker:
         self.plan_wait_s = 0.0
         self.coordinator: Coordinator | None = job.coordinator.open() if self.rank == 0 else None
         self.checkpoints = CheckpointStore(
-            job.checkpoints, keep=job.train.keep_checkpoints, pinned=frozenset(job.train.checkpoint_at)
+            job.checkpoints,
+            keep=job.train.keep_checkpoints,
+            pinned=job.train.checkpoint_at,
+            staging=job.staging,
+            journal=job.journal,
+            patience_s=job.train.storage_patience_s,
+        )
+        self.keeping = Safekeeping(
+            self.checkpoints,
+            self.coordinator,
+            job.train,
+            interval_steps=job.setup.interval_steps,
+            has_selection_rows=job.has_selection_rows,
         )
         self._restore()
 
@@ -168,7 +138,7 @@ class Worker:
 
     def run(self) -> WorkerResult:
         """Train to the end, or to the boundary at which the driver asked to stop."""
-        total, stopping = self.job.train.last_step, False
+        total, stopping = self.job.train.last_step, ""
         started = time.perf_counter()
         self.last_pulse_s, self.last_pulse_step = started, self.step
         while self.step < total and not self.stream.ended:
@@ -183,12 +153,13 @@ class Worker:
             stopping = self._boundary()
         elif not stopping:
             self._report_interval()
-            self._publish()
+            self._publish(for_selection=self.keeping.selects)
         if not stopping:
             self._export()
         train_s = time.perf_counter() - started
-        reason = "stopped" if stopping else "finished"
+        reason = stopping or "finished"
         if self.coordinator is not None:
+            self.keeping.finish(storage_is_lost=stopping == "storage_lost")
             self.coordinator.finish(step=self.step, reason=reason)
         self.accelerator.wait_for_everyone()
         return WorkerResult(
@@ -197,29 +168,28 @@ class Worker:
             num_workers=self.world_size,
             train_s=round(train_s, 3),
             plan_wait_s=round(self.plan_wait_s, 3),
+            storage_problem=self.keeping.problem,
         )
 
-    def _boundary(self) -> bool:
-        """Everything that happens between two intervals; returns whether to stop here."""
-        stop = False
+    def _boundary(self) -> str:
+        """Everything that happens between two intervals; returns why to stop here, or nothing."""
+        stop = ""
         if self.step != self.resumed_step:
             if self.job.setup.mode == "sync":
-                self._publish()
-            stop = self._receive_plan()
+                self._publish(for_selection=self.keeping.selects and self._checkpoint_is_due)
+            stop = "stopped" if self._receive_plan() else ""
             self._report_interval()
-            was_skipped = self.step - 1 == self.stepper.skipped.last  # its weights may be beyond mending
-            if self.step > 0 and (stop or (self._checkpoint_is_due() and not was_skipped)):
+            notices = self.keeping.hear()
+            stop = "storage_lost" if notices.storage_is_lost else stop
+            asked = stop or self.keeping.asks_for_checkpoint(notices)
+            if self._checkpoint_is_due or (self.step > 0 and asked):
                 self._checkpoint()
+            self.keeping.heed(notices, self.step)
         else:
             self.stream.follow(self.plan)
         if self.job.setup.mode != "sync" and not stop:
-            self._publish()
+            self._publish(for_selection=self.keeping.selects and self._checkpoint_is_due)
         return stop
-
-    def _checkpoint_is_due(self) -> bool:
-        train = self.job.train
-        every = train.checkpoint_every_intervals * self.job.setup.interval_steps
-        return self.step % every == 0 or self.step in train.checkpoint_at or self.step == train.stop_after
 
     def _own_contexts(self) -> Mapping[Place, EncodedRow]:
         """The chains of the coming interval that are trained after the model's own earlier answers."""
@@ -286,11 +256,15 @@ class Worker:
         single, chain, contrast = self.stepper.num_arranged.tolist()
         return single, chain, contrast
 
-    def _publish(self) -> None:
+    def _publish(self, *, for_selection: bool = False) -> None:
         weights = self._weights()
         if self.coordinator is not None:
             self.coordinator.publish(
-                step=self.step, attempt=self.attempt, plan_version=self.plan.version, weights=weights
+                step=self.step,
+                attempt=self.attempt,
+                plan_version=self.plan.version,
+                weights=weights,
+                for_selection=for_selection,
             )
 
     def _weights(self) -> dict[str, torch.Tensor]:
@@ -305,28 +279,31 @@ class Worker:
                 seed, cpu = self.job.setup.seed, torch.device("cpu")
                 model = build_model(self.job.model, self.tokenizer, device=cpu, seed=seed)
                 load_snapshot(model, weights)
-            export_model(model, self.tokenizer, self.job.export_to)
+            self.keeping.export(model, self.tokenizer, self.job.export_to, step=self.step)
+
+    @property
+    def _checkpoint_is_due(self) -> bool:
+        """The weights after a skipped step may be beyond mending."""
+        return self.keeping.is_due(self.step) and self.step - 1 != self.stepper.skipped.last
 
     def _checkpoint(self) -> None:
-        """Write it on rank 0, and tell Ray Train where it lies; all ranks wait for that."""
-        checkpoint, weights = None, self._weights()
+        """Take it on rank 0."""
+        weights = self._weights()
         state = self.layout.optimizer_state(self.optimizer) if self.rank == 0 or self.layout.in_lockstep else {}
-        if self.coordinator is not None:
-            manifest = Manifest(
-                step=self.step,
-                plan=self.plan,
-                stream=self.stream.state_dict(),
-                engine=self.coordinator.checkpoint(self.step),
-                num_tokens=tuple(self.tokens.tolist()),
-                sequence_hash=self.sequence_hash,
-                num_arranged=self._num_arranged(),
-                num_own_answers=self.stepper.num_own_answers,
-                stepper=self.stepper.state_dict(),
-            )
-            path = self.checkpoints.write(manifest, weights=weights, optimizer=state)
-            checkpoint = Checkpoint.from_directory(path)
-        metrics = {"step": self.step}
-        ray.train.report(metrics, checkpoint=checkpoint, checkpoint_upload_mode=CheckpointUploadMode.NO_UPLOAD)
+        if self.coordinator is None:
+            return
+        manifest = Manifest(
+            step=self.step,
+            plan=self.plan,
+            stream=self.stream.state_dict(),
+            engine=self.coordinator.checkpoint(self.step),
+            num_tokens=tuple(self.tokens.tolist()),
+            sequence_hash=self.sequence_hash,
+            num_arranged=self._num_arranged(),
+            num_own_answers=self.stepper.num_own_answers,
+            stepper=self.stepper.state_dict(),
+        )
+        self.keeping.take(manifest, weights=weights, optimizer=state)
 
     def _train_step(self) -> None:
         stage = self.job.stages[self.plan.stage - 1]

@@ -29,12 +29,15 @@ from scheduler.exposure import stage_exposure
 from scheduler.keeper import HeatKeeper
 from scheduler.ledger import LEDGER_FILE
 from scheduler.plan import MixturePlan
+from scheduler.selection import Ranked, SelectionRule
 from scheduler.setup import EngineSetup
 from scheduler.signals import IntervalReport
+from train.checkpoint_storage import storage_at
 from train.coordination import PlanAnswer
 from train.data.store import TokenStore
-from train.loop import Worker, WorkerJob
+from train.loop import Worker
 from train.model import build_model, load_snapshot
+from train.worker_job import WorkerJob
 
 _NO_CHECKPOINTS = 1_000_000
 
@@ -61,6 +64,7 @@ def play(
 
 def _job(config: RunConfig, inputs: Inputs, folder: Path, outside: "_Outside") -> WorkerJob:
     training = config.stages[0].training(config.train)
+    storage_at(folder / "checkpoints").make()
     return WorkerJob(
         setup=inputs.engine,
         model=config.model,
@@ -70,7 +74,10 @@ def _job(config: RunConfig, inputs: Inputs, folder: Path, outside: "_Outside") -
         store=inputs.prepared.store_path,
         tokenizer=inputs.prepared.tokenizer_path,
         export_to=folder / "result",
-        checkpoints=folder / "checkpoints",
+        checkpoints=str(folder / "checkpoints"),
+        staging=folder / "staging",
+        journal=folder / "checkpoints.jsonl",
+        has_selection_rows=False,
         coordinator=outside,
     )
 
@@ -121,7 +128,29 @@ class _Outside:
             self.plan = _scripted(self.script, self.inputs.engine, step)
         return PlanAnswer(plan=self.plan, stop=False)
 
-    def publish(self, *, step: int, attempt: int, plan_version: int, weights: Mapping[str, torch.Tensor]) -> None:
+    def ranking(self, rule: SelectionRule, *, settle: bool = False) -> list[Ranked]:
+        """Nothing is chosen by the selection set here: the bench reads it itself."""
+        del rule, settle
+        return []
+
+    def note_export(self, step: int, why: str) -> None:
+        """The result of a run on the bench is its curve."""
+        del step, why
+
+    def note_storage(self, step: int, text: str) -> None:
+        """No checkpoint is taken."""
+        del step, text
+
+    def publish(
+        self,
+        *,
+        step: int,
+        attempt: int,
+        plan_version: int,
+        weights: Mapping[str, torch.Tensor],
+        for_selection: bool = False,
+    ) -> None:
+        del for_selection
         load_snapshot(self.model, weights)
         self.model.eval()
         self.steps.append(step)

@@ -2,7 +2,7 @@
 
 import math
 
-from cluster.config import LaunchConfig
+from cluster.config import ElasticWorkers, LaunchConfig
 from cluster.manifests.config import GroupConfig
 from cluster.preflight import check_resources, place
 from scheduler.errors import ConfigError, ResourceError
@@ -20,10 +20,11 @@ def node_groups(launch: LaunchConfig) -> tuple[GroupConfig, ...]:
 
 
 def _group_for(launch: LaunchConfig) -> GroupConfig:
-    num_workers = launch.num_workers or 2
+    wanted = launch.num_workers or 2
+    fewest, most = (wanted.min, wanted.max) if isinstance(wanted, ElasticWorkers) else (wanted, wanted)
     gpus = math.ceil((launch.gpus_per_worker or 0) + (launch.evaluation_gpus or 0))
     cpus = max(1, math.ceil(launch.cpus_per_worker + launch.evaluation_cpus))
-    return GroupConfig(name="workers", cpus=cpus, gpus=gpus, min_nodes=num_workers, max_nodes=num_workers)
+    return GroupConfig(name="workers", cpus=cpus, gpus=gpus, min_nodes=fewest, max_nodes=most)
 
 
 def _check_capacity(launch: LaunchConfig, groups: tuple[GroupConfig, ...]) -> None:

@@ -38,7 +38,7 @@ from scheduler.errors import ResourceError
 from scheduler.records import ForkRecord, Record, RunRecord, SignalRecord
 from scheduler.setup import EngineSetup
 from scheduler.task import TaskSpec
-from train.checkpoint_store import CheckpointStore
+from train.checkpoint_storage import Storage, storage_at
 
 _WAIT_S = 120.0
 _POLL_S = 0.5
@@ -105,7 +105,7 @@ def run_member(config: dict[str, Any]) -> None:
     settings = (f"train.checkpoint_at={config['checkpoint_at']}", f"output.name={name}")
     run = directory.trial_config(TrialSpec(name, values, settings))
     origin = None if pointer is None else (RunDirectory(Path(pointer["run"])), int(pointer["step"]))
-    checkpoints = CheckpointStore(directory.run(name).checkpoints, keep=1)
+    checkpoints = storage_at(directory.run(name).checkpoint_place(run))
     evaluations = Evaluations(asked.objective, reported_step=0 if origin is None else origin[1])
 
     def listen(record: Record) -> None:
@@ -179,10 +179,10 @@ def _read_pointer(checkpoint: Any) -> dict[str, Any] | None:
         return json.loads((Path(folder) / _POINTER).read_text(encoding="utf-8"))
 
 
-def _wait_for(checkpoints: CheckpointStore, step: int) -> None:
-    """The ledger names a checkpoint before its folder has its name; the evaluation may be faster than the disk."""
+def _wait_for(checkpoints: Storage, step: int) -> None:
+    """The ledger names a checkpoint before it is stored; the evaluation may be faster than the upload."""
     deadline = time.monotonic() + _WAIT_S
     while step not in checkpoints.steps():
         if time.monotonic() > deadline:
-            raise ResourceError(f"{checkpoints.folder}: no checkpoint at step {step} after {_WAIT_S:g} s")
+            raise ResourceError(f"{checkpoints}: no checkpoint at step {step} after {_WAIT_S:g} s")
         time.sleep(0.05)

@@ -19,7 +19,7 @@ def model_card(report: Report, facts: RunFacts) -> str:
         f"## How the mixture moved\n\n{_mixture(report)}",
     ]
     if facts.rows:
-        sections.append(f"## Data\n\n{_row_table(facts)}")
+        sections.append("\n\n".join(["## Data", _row_table(facts), *_sources(facts)]))
     sections.append(f"## How to load\n\n{_loading(facts)}")
     return "\n\n".join(sections) + "\n"
 
@@ -71,7 +71,9 @@ def _mixture(report: Report) -> str:
     ]
     table = _table(("task", "first weight", "last weight", "share of samples", "samples"), rows)
     stage = report.stage_boundary_step
+    exported = [event.text for event in report.events if event.kind == "export" and not event.superseded]
     facts = [
+        *exported[-1:],
         f"{report.num_plans} plan{'' if report.num_plans == 1 else 's'}, the initial one included.",
         "All steps belong to one stage." if stage is None else f"Stage 2 began at step {stage}.",
     ]
@@ -84,6 +86,17 @@ def _row_table(facts: RunFacts) -> str:
     rows = [(name, f"{rows.train:,}", f"{rows.probe:,}", f"{rows.test:,}") for name, rows in facts.rows.items()]
     note = "Distinct rows. Probes and test rows were kept out of training by the hash of their content."
     return f"{_table(('task', 'training', 'probes', 'test'), rows)}\n\n{note}"
+
+
+def _sources(facts: RunFacts) -> list[str]:
+    if not facts.sources:
+        return []
+    rows = [
+        (source.path, f"{source.num_read:,}", f"{source.num_refused:,}", ", ".join(source.licences) or "not stated")
+        for source in facts.sources
+    ]
+    table = _table(("source", "rows read", "refused", "licences its rows name"), rows)
+    return [table, "Refused rows are in the run's quarantine, each with its line and the reason."]
 
 
 def _loading(facts: RunFacts) -> str:

@@ -28,6 +28,7 @@ from scheduler.records import (
     CheckpointRecord,
     DecisionRecord,
     EndRecord,
+    ExportRecord,
     ForkRecord,
     IntervalRecord,
     LateRecord,
@@ -35,15 +36,30 @@ from scheduler.records import (
     RefusedRecord,
     RestartRecord,
     RunRecord,
+    SelectionRecord,
     SignalRecord,
     SkippedRecord,
     StageRecord,
+    StorageRecord,
 )
 from scheduler.setup import EngineSetup, sample_cap
 from scheduler.signals import IntervalReport, TaskSignal
 
 EventKind = Literal[
-    "restart", "actor", "stage", "state", "level", "frozen", "late", "skipped", "refused", "used_up", "end", "fork"
+    "restart",
+    "actor",
+    "stage",
+    "state",
+    "level",
+    "frozen",
+    "late",
+    "skipped",
+    "refused",
+    "used_up",
+    "end",
+    "fork",
+    "storage",
+    "export",
 ]
 
 
@@ -78,6 +94,8 @@ class RunHistory:
         boundaries: Surviving interval boundaries, in order of step.
         attempts: Starts of the worker group.
         end: The end record, if the run ended and was not taken up again.
+        exported: Which step's weights are the result, and why; None until it is written.
+        selection: Surviving scores on the selection set, per task, by step.
         superseded_signals: Signals a restart or a later telling set aside; likewise decisions and boundaries.
     """
 
@@ -89,6 +107,8 @@ class RunHistory:
         self.boundaries: list[Boundary] = []
         self.attempts: list[AttemptRecord] = []
         self.end: EndRecord | None = None
+        self.exported: ExportRecord | None = None
+        self.selection: dict[int, dict[str, float]] = {}
         self.superseded_signals: list[TaskSignal] = []
         self.superseded_decisions: list[DecisionRecord] = []
         self.superseded_boundaries: list[Boundary] = []
@@ -154,8 +174,13 @@ class RunHistory:
             case EndRecord():
                 self.end = record
                 self._happened(record.step, "end", f"The run ended at step {record.step}: {record.reason}.")
-            case StageRecord() | LateRecord() | SkippedRecord() | RefusedRecord() | RestartRecord():
+            case StageRecord() | LateRecord() | SkippedRecord() | RefusedRecord() | RestartRecord() | StorageRecord():
                 self._event(record)
+            case ExportRecord(step=step, why=why):
+                self.exported = record
+                self._happened(step, "export", f"The result is the weights of step {step}: {_clause(why)}.")
+            case SelectionRecord(step=step, scores=scores):
+                self.selection[step] = scores
             case CheckpointRecord():
                 self._plan_at_checkpoint[record.step] = record.plan_version
 
@@ -204,7 +229,8 @@ class RunHistory:
             dataclasses.replace(event, superseded=True) if _undone(event, step, version) else event
             for event in self._events
         ]
-        self.end = None
+        self.end = self.exported = None
+        self.selection = {at: scores for at, scores in self.selection.items() if at <= step}
 
     def _signal(self, signal: TaskSignal) -> None:
         if signal.task not in self.signals:
@@ -263,7 +289,9 @@ class RunHistory:
                 text = f"By step {report.step} {task.name} was trained {cap} times, its repetition cap: {after}."
                 self._happened(report.step, "used_up", text)
 
-    def _event(self, record: StageRecord | LateRecord | SkippedRecord | RefusedRecord | RestartRecord) -> None:
+    def _event(
+        self, record: StageRecord | LateRecord | SkippedRecord | RefusedRecord | RestartRecord | StorageRecord
+    ) -> None:
         match record:
             case StageRecord(stage=stage, step=step, plan_version=version, reason=reason):
                 self._happened(
@@ -282,6 +310,9 @@ class RunHistory:
                 self._happened(step, "refused", f"The signal of {task} at step {step} was refused: {_clause(reason)}.")
             case RestartRecord(actor=actor, detail=detail):
                 self._happened(self.step, "actor", f"The {actor} came back after it died: {_clause(detail)}.")
+
+            case StorageRecord(step=step, detail=detail):
+                self._happened(step, "storage", f"Checkpoint of step {step}: {_clause(detail)}.")
 
     def _happened(self, step: int, kind: EventKind, text: str, plan_version: int | None = None) -> None:
         self._events.append(Event(step=step, kind=kind, text=text, plan_version=plan_version))
@@ -302,7 +333,7 @@ def _undone(event: Event, step: int, version: int) -> bool:
     match event.kind:
         case "stage" | "state" | "level" | "frozen":
             return event.superseded or (event.plan_version is not None and event.plan_version > version)
-        case "late" | "skipped" | "refused" | "used_up" | "end":
+        case "late" | "skipped" | "refused" | "used_up" | "end" | "export":
             return event.superseded or event.step > step
-        case "restart" | "actor" | "fork":
+        case "restart" | "actor" | "fork" | "storage":
             return False

@@ -23,6 +23,16 @@ class RowCounts:
 
 
 @dataclass(frozen=True, slots=True)
+class SourceFacts:
+    """One source of rows: how many were read and how many of them refused, and the licences its stored rows name."""
+
+    path: str
+    num_read: int
+    num_refused: int
+    licences: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class RunFacts:
     """What the ledger does not say about a run.
 
@@ -35,6 +45,7 @@ class RunFacts:
         wall_seconds: Seconds of wall clock by what they were spent on.
         test_scores: Score in [0, 1] on the held-out test rows, by task.
         rows: Row counts by task.
+        sources: Where the rows come from.
     """
 
     run_name: str
@@ -45,6 +56,7 @@ class RunFacts:
     wall_seconds: dict[str, float] = field(default_factory=dict)
     test_scores: dict[str, float] = field(default_factory=dict)
     rows: dict[str, RowCounts] = field(default_factory=dict)
+    sources: tuple[SourceFacts, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

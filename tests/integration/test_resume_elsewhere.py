@@ -134,7 +134,7 @@ def stopped_at(root: Path) -> int:
 
 
 def damage(root: Path, step: int) -> None:
-    path = store(root).path(step) / "trainable.safetensors"
+    path = store(root).storage.path(step) / "trainable.safetensors"
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)

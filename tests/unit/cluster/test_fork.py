@@ -145,7 +145,7 @@ def test_a_fork_without_an_intact_checkpoint_does_not_begin_at_step_zero(
     parent: LocalRun, tmp_path: Path, data: list[Path]
 ) -> None:
     fork = forked(parent, tmp_path, data)
-    (fork.store.path(6) / "optimizer.pt").unlink()
+    (fork.store.storage.path(6) / "optimizer.pt").unlink()
     with pytest.raises(LedgerError, match="forked from another at step 6"):
         fork.start()
     assert not any(record.attempt for record in read_ledger(fork.ledger) if isinstance(record, AttemptRecord))
@@ -196,7 +196,7 @@ def test_a_damaged_checkpoint_or_one_of_another_run_is_not_forked(tmp_path: Path
     broken.store.write(content.manifest, weights=content.weights, optimizer=content.optimizer)
     with pytest.raises(LedgerError, match="is not one of its ledger's run"):
         forked(broken, tmp_path, data)
-    (broken.store.path(6) / "manifest.json").unlink()
+    (broken.store.storage.path(6) / "manifest.json").unlink()
     with pytest.raises(DamagedCheckpointError):
         forked(broken, tmp_path, data)
 
@@ -222,7 +222,9 @@ def resolved(spec: str, *overrides: str, launch: tuple[str, ...] = ()) -> tuple[
 def test_a_fork_takes_its_parents_configuration_with_settings_over_it(parent: LocalRun) -> None:
     root = kept_run(parent)
     fork, config, launch = resolved(f"{root}@6", "mixture.policy.type=static", launch=("max_failures=1",))
-    assert fork == Fork(RunDirectory(root), 6, ("mixture.policy: heat → static",))
+    assert fork == Fork(
+        RunDirectory(root), 6, ("mixture.policy: heat → static",), origin=str(RunDirectory(root).checkpoints)
+    )
     assert config.output.name == "parent-fork-6"
     assert config.data == parent.config.data
     assert (launch.num_workers, launch.max_failures) == (2, 1)

@@ -143,14 +143,15 @@ def test_a_run_goes_on_elsewhere_by_settings_laid_over_its_last_launch(tmp_path:
         RunDirectory.reopen(created.root, launch_overrides=["num_worker=7"])
 
 
-def test_what_ray_noted_of_checkpoints_is_forgotten_and_the_checkpoints_stay(tmp_path: Path) -> None:
+def test_what_ray_noted_of_the_run_is_forgotten_and_the_checkpoints_stay(tmp_path: Path) -> None:
     created = create(tmp_path)
-    created.forget_reported_checkpoints()
+    created.forget_ray()
     (created.checkpoints / "step-000003").mkdir(parents=True)
     (created.checkpoints / "step-000003/manifest.json").write_text("{}")
-    (created.checkpoints / "checkpoint_manager_snapshot.json").write_text("{")
-    created.forget_reported_checkpoints()
-    assert [path.name for path in created.checkpoints.iterdir()] == ["step-000003"]
+    created.ray_folder.mkdir()
+    (created.ray_folder / "checkpoint_manager_snapshot.json").write_text("{")
+    created.forget_ray()
+    assert not created.ray_folder.exists()
     assert (created.checkpoints / "step-000003/manifest.json").is_file()
 
 

@@ -11,17 +11,19 @@ from ray.train.v2._internal.execution.train_fn_utils import LocalTrainFnUtils, s
 
 from cluster.config import RunConfig
 from cluster.setup import Inputs, gather_inputs
-from evalsvc.evaluator import make_evaluator
+from evalsvc.evaluator import make_evaluator, read_probes
 from scheduler.engine import HeatEngine
 from scheduler.keeper import HeatKeeper
 from scheduler.ledger import LEDGER_FILE
+from scheduler.selection import Ranked, SelectionRule
 from scheduler.signals import IntervalReport
 from tests.tiny_tasks import write_tasks
 from train.checkpoint_store import CheckpointStore
 from train.coordination import PlanAnswer
 from train.data.store import TokenStore
-from train.loop import Worker, WorkerJob, WorkerResult
+from train.loop import Worker
 from train.model import build_model, load_snapshot
+from train.worker_job import WorkerJob, WorkerResult
 
 INTERVAL, STEPS, SEED = 3, 14, 0
 
@@ -66,7 +68,11 @@ class LocalRun:
 
     @property
     def store(self) -> CheckpointStore:
-        return CheckpointStore(self.folder / "checkpoints", keep=self.config.train.keep_checkpoints)
+        return CheckpointStore(self.checkpoint_folder, keep=self.config.train.keep_checkpoints)
+
+    @property
+    def checkpoint_folder(self) -> Path:
+        return self.folder / "checkpoints"
 
     def start(self, disturbances: Disturbances | None = None) -> WorkerResult:
         """One worker group: from the last checkpoint, if there is one, until it ends."""
@@ -78,6 +84,7 @@ class LocalRun:
 
     def job(self, disturbances: Disturbances) -> WorkerJob:
         config, prepared = self.config, self.inputs.prepared
+        self.store.storage.make()
         return WorkerJob(
             setup=self.inputs.engine,
             model=config.model,
@@ -87,7 +94,10 @@ class LocalRun:
             store=prepared.store_path,
             tokenizer=prepared.tokenizer_path,
             export_to=self.folder / "result",
-            checkpoints=self.store.folder,
+            checkpoints=str(self.checkpoint_folder),
+            staging=self.folder / "staging",
+            journal=self.folder / "checkpoints.jsonl",
+            has_selection_rows=any(prepared.num_rows["selection"]),
             coordinator=_Factory(self, disturbances),
         )
 
@@ -149,9 +159,9 @@ class _Coordinator:
         tokenizer = inputs.prepared.tokenizer
         self.keeper = HeatKeeper.open(self.run.ledger, inputs.engine)
         self.model: Any = build_model(config.model, tokenizer, device=torch.device("cpu"), seed=config.seed)
-        store = TokenStore.open(inputs.prepared.store_path)
+        self.store = TokenStore.open(inputs.prepared.store_path)
         self.evaluator = make_evaluator(
-            tokenizer, store, tasks=inputs.tasks, config=config.evaluation, seed=config.seed
+            tokenizer, self.store, tasks=inputs.tasks, config=config.evaluation, seed=config.seed
         )
 
     def begin(self, step: int, engine_state: dict[str, Any] | None, refused: tuple[str, ...]) -> int:
@@ -176,6 +186,17 @@ class _Coordinator:
     def checkpoint(self, step: int) -> dict[str, Any]:
         return self.keeper.checkpoint(step)
 
+    def ranking(self, rule: SelectionRule, *, settle: bool = False) -> list[Ranked]:
+        if settle:
+            self._evaluate()
+        return self.keeper.ranking(rule)
+
+    def note_export(self, step: int, why: str) -> None:
+        self.keeper.note_export(step, why)
+
+    def note_storage(self, step: int, text: str) -> None:
+        self.keeper.note_storage(step, text)
+
     def pulse(self, *, step: int, loss: float, samples_per_s: float) -> None:
         assert 0 < step <= self.run.config.train.steps
         assert loss > 0
@@ -188,7 +209,12 @@ class _Coordinator:
     def _evaluate(self) -> None:
         for snapshot in self.waiting:
             load_snapshot(self.model, snapshot.pop("weights"))
+            for_selection = snapshot.pop("for_selection")
             for signal in self.evaluator.evaluate(self.model.eval(), **snapshot):
                 self.keeper.observe(signal)
+            if for_selection:
+                rows = read_probes(self.store, num_tasks=len(self.run.inputs.tasks), split="selection")
+                scores = self.evaluator.scores(self.model, rows)
+                self.keeper.observe_selection(snapshot["attempt"], snapshot["step"], scores)
             self.keeper.evaluation_done(snapshot["attempt"], snapshot["step"])
         self.waiting.clear()

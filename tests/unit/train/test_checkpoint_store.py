@@ -34,17 +34,19 @@ def write(store: CheckpointStore, *steps: int) -> None:
     for step in steps:
         made = dataclasses.replace(manifest(), step=step)
         store.write(made, weights=snapshot(model), optimizer=adamw(model).state_dict())
+        assert store.drain(10)
 
 
 def store_of(folder: Path, *steps: int, keep: int = 3) -> CheckpointStore:
     store = CheckpointStore(folder / "checkpoints", keep=keep)
+    store.storage.make()
     write(store, *steps)
     return store
 
 
 def damage(store: CheckpointStore, *steps: int) -> None:
     for step in steps:
-        flip_a_bit(store.path(step) / "optimizer.pt")
+        flip_a_bit(store.storage.path(step) / "optimizer.pt")
 
 
 def chosen(store: CheckpointStore, engine: Engine) -> int | None:
@@ -56,20 +58,24 @@ def chosen(store: CheckpointStore, engine: Engine) -> int | None:
 def test_only_the_newest_stay_in_order_of_steps_not_of_names(tmp_path: Path) -> None:
     store = store_of(tmp_path, 2, 30, 999_999, 1_000_000, 2_000_000)
     assert store.steps() == [999_999, 1_000_000, 2_000_000]
-    assert sorted(path.name for path in store.folder.iterdir()) == ["step-1000000", "step-2000000", "step-999999"]
+    assert sorted(path.name for path in store.storage.folder.glob("step-*")) == [
+        "step-1000000",
+        "step-2000000",
+        "step-999999",
+    ]
 
 
 def test_what_a_dead_process_left_half_removed_is_never_seen_and_removed_later(tmp_path: Path) -> None:
     store = store_of(tmp_path, 2, 4, keep=2)
-    store.path(2).rename(store.folder / ".old-2")
+    store.storage.path(2).rename(store.storage.folder / ".old-2")
     assert store.steps() == [4]
     write(store, 6)
-    assert not (store.folder / ".old-2").exists()
+    assert not (store.storage.folder / ".old-2").exists()
 
 
 def test_without_checkpoints_the_run_begins_at_step_zero(tmp_path: Path) -> None:
     engine = Engine(known=set())
-    assert chosen(CheckpointStore(tmp_path / "none", keep=1), engine) is None
+    assert chosen(store_of(tmp_path), engine) is None
     assert engine.begun == [(0, None, ())]
 
 
@@ -84,7 +90,7 @@ def test_the_newest_whole_checkpoint_is_taken_and_the_others_are_named(tmp_path:
         "the checkpoint step-000004 is damaged",
     ]
     assert store.steps() == [2]
-    assert (store.folder / "refused-step-000006/manifest.json").is_file()
+    assert (store.storage.folder / "refused-step-000006/manifest.json").is_file()
 
 
 def test_a_step_told_again_and_damaged_again_is_set_aside_beside_the_first(tmp_path: Path) -> None:
@@ -93,7 +99,11 @@ def test_a_step_told_again_and_damaged_again_is_set_aside_beside_the_first(tmp_p
         damage(store, 4)
         assert chosen(store, engine) == 2
         write(store, 4)
-    assert {path.name for path in store.folder.glob("refused-*")} == {"refused-step-000004", "refused-step-000004-2"}
+    refused = {path.name for path in store.storage.folder.glob("refused-*")}
+    assert refused == {
+        "refused-step-000004",
+        "refused-step-000004-2",
+    }
     assert chosen(store, engine) == 4
 
 
@@ -121,7 +131,7 @@ def test_whole_checkpoints_that_the_ledger_does_not_know_are_an_error_and_stay(t
 
 def test_a_checkpoint_of_another_version_stops_the_run_instead_of_losing_its_work(tmp_path: Path) -> None:
     store = store_of(tmp_path, 2, 4)
-    (store.path(4) / "manifest.json").write_text('{"format": 2, "step": 4}')
+    (store.storage.path(4) / "manifest.json").write_text('{"format": 2, "step": 4}')
     with pytest.raises(StateError, match="another version"):
         store.choose(Engine(known={2, 4}))  # type: ignore[arg-type]
     assert store.steps() == [2, 4]
@@ -129,15 +139,15 @@ def test_a_checkpoint_of_another_version_stops_the_run_instead_of_losing_its_wor
 
 def test_a_checkpoint_under_the_name_of_another_step_is_damage(tmp_path: Path) -> None:
     store = store_of(tmp_path, 2)
-    store.path(2).rename(store.path(4))
+    store.storage.path(2).rename(store.storage.path(4))
     with pytest.raises(DamagedCheckpointError, match="step-000004 is of step 2"):
         store.read(4)
 
 
 def test_foreign_files_in_the_folder_are_not_checkpoints(tmp_path: Path) -> None:
     store = store_of(tmp_path, 2)
-    (store.folder / "step-best").mkdir()
-    (store.folder / "notes.txt").write_text("mine")
+    (store.storage.folder / "step-best").mkdir()
+    (store.storage.folder / "notes.txt").write_text("mine")
     assert store.steps() == [2]
 
 

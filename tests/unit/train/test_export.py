@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.unit.train.made import llama
 from train.config import LoraConfig, PretrainedModel, TinyModel
-from train.export import export_model
+from train.export import export_merged, export_model, load_export
 from train.model import build_model, trainable_parameters
 from train.tokenizer import fingerprint, train_byte_tokenizer
 
@@ -58,3 +58,27 @@ def test_an_adapter_loads_with_peft_onto_the_base_it_names(kind: dict[str, bool]
     assert torch.equal(loaded(PROMPT).logits, model(PROMPT).logits)
     assert not torch.equal(loaded(PROMPT).logits, untouched(PROMPT).logits)
     assert not (tmp_path / "adapter" / "model.safetensors").exists()
+
+
+@torch.no_grad()
+def test_a_merged_model_loads_with_plain_transformers_and_the_adapter_is_left_as_it_was(tmp_path: Path) -> None:
+    llama().save_pretrained(tmp_path / "base")
+    model = moved(build_model(PretrainedModel(path=str(tmp_path / "base")), TOKENIZER, device=CPU, seed=0))
+    before = model(PROMPT).logits
+    export_merged(model, TOKENIZER, tmp_path / "merged")
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged").eval()
+    assert not (tmp_path / "merged" / "adapter_config.json").exists()
+    torch.testing.assert_close(merged(PROMPT).logits, before)
+    assert torch.equal(model(PROMPT).logits, before)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["whole", "adapter"])
+def test_what_was_exported_can_be_put_back_into_a_model_bit_for_bit(kind: str, tmp_path: Path) -> None:
+    llama().save_pretrained(tmp_path / "base")
+    config = PretrainedModel(path=str(tmp_path / "base"), lora=None if kind == "whole" else LoraConfig(rank=2))
+    model = moved(build_model(config, TOKENIZER, device=CPU, seed=0))
+    export_model(model, TOKENIZER, tmp_path / "result")
+    fresh = build_model(config, TOKENIZER, device=CPU, seed=0).eval()
+    load_export(fresh, tmp_path / "result")
+    assert torch.equal(fresh(PROMPT).logits, model(PROMPT).logits)

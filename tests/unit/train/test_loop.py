@@ -134,7 +134,7 @@ def test_a_crashed_run_goes_on_from_its_last_checkpoint_to_the_same_weights(
 
 def damage(run: LocalRun, *steps: int) -> None:
     for step in steps:
-        with (run.store.path(step) / "optimizer.pt").open("r+b") as file:
+        with (run.store.storage.path(step) / "optimizer.pt").open("r+b") as file:
             file.write(bytes(16))
 
 

@@ -5,6 +5,7 @@ import yaml
 from evalsvc.report.card import model_card
 from evalsvc.report.model import build_report
 from evalsvc.report.page import score_text
+from evalsvc.report.schema import RowCounts, SourceFacts
 from tests.unit.evalsvc.report.simulated_run import FACTS, TASKS, simulated_records
 
 REPORT = build_report(simulated_records(), FACTS)
@@ -49,3 +50,10 @@ def test_the_loading_code_is_python():
 def test_a_pipe_in_a_name_does_not_break_the_table():
     tasks = {"a|b": REPORT.tasks["lcr"]}
     assert r"| a\|b |" in model_card(dataclasses.replace(REPORT, tasks=tasks), FACTS)
+
+
+def test_the_card_names_each_source_with_its_refused_rows_and_licences():
+    rows = {name: RowCounts(train=9, probe=1, test=1) for name in TASKS}
+    source = SourceFacts(path="data/a.jsonl", num_read=1200, num_refused=3, licences=("CC-BY-4.0", "MIT"))
+    card = model_card(REPORT, dataclasses.replace(FACTS, rows=rows, sources=(source,)))
+    assert "| data/a.jsonl | 1,200 | 3 | CC-BY-4.0, MIT |" in card

@@ -1,0 +1,73 @@
+"""The training group as Ray Train is told of it: how many workers, how they meet, what a failure costs.
+
+Nothing is kept with Ray Train: checkpoints, and which of them a group goes on from, are the workers' own business
+(`train.checkpoint_store`). Its folder holds its bookkeeping alone.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray.train
+from ray.train import FailureConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from cluster.config import ElasticWorkers, LaunchConfig
+from cluster.preflight import Placement, threads_of
+from train.loop import train_worker
+from train.notices import listen_for_sigterm
+from train.worker_job import WorkerJob
+
+_Backend: Any = TorchConfig().backend_cls
+
+
+@dataclass
+class GroupConfig(TorchConfig):
+    """The process group of torch, on workers that take SIGTERM as notice instead of ending at once."""
+
+    sigterm_grace_s: float = 60.0
+
+    @property
+    def backend_cls(self) -> type:
+        """See `_GroupBackend`."""
+        return _GroupBackend
+
+
+class _GroupBackend(_Backend):
+    """Signal handlers can only be set in a process's main thread; training runs in another, this method's call not."""
+
+    def on_start(self, worker_group: Any, backend_config: GroupConfig) -> None:
+        worker_group.execute(listen_for_sigterm, backend_config.sigterm_grace_s)
+        super().on_start(worker_group, backend_config)
+
+
+def make_trainer(job: WorkerJob, *, placement: Placement, launch: LaunchConfig, ray_folder: Path) -> TorchTrainer:
+    """The trainer of a run, ready to `fit`."""
+    wanted = launch.num_workers
+    elastic = wanted if isinstance(wanted, ElasticWorkers) else None
+    return TorchTrainer(
+        train_worker,
+        train_loop_config={"job": job},
+        torch_config=GroupConfig(
+            backend="cpu:gloo,cuda:nccl" if placement.use_gpu else "gloo", sigterm_grace_s=launch.sigterm_grace_s
+        ),
+        scaling_config=ScalingConfig(
+            num_workers=placement.num_workers if elastic is None else (elastic.min, elastic.max),
+            use_gpu=placement.use_gpu,
+            resources_per_worker=placement.worker,
+            elastic_resize_monitor_interval_s=60.0 if elastic is None else elastic.resize_every_s,
+        ),
+        run_config=ray.train.RunConfig(
+            name=ray_folder.name,
+            storage_path=str(ray_folder.parent),
+            failure_config=FailureConfig(max_failures=launch.max_failures),
+            worker_runtime_env={"env_vars": {"OMP_NUM_THREADS": str(threads_of(placement.worker))}},
+        ),
+    )
+
+
+def start_timeout_s(launch: LaunchConfig) -> float:
+    """How long Ray Train waits for a group: elastic ones shrink after it, so it must be short, yet exceed a start."""
+    if launch.worker_start_timeout_s is not None:
+        return launch.worker_start_timeout_s
+    return 30.0 if isinstance(launch.num_workers, ElasticWorkers) else 120.0

@@ -1,0 +1,54 @@
+"""What a training worker is given, and what it gives back."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from scheduler.plan import MixturePlan
+from scheduler.setup import EngineSetup
+from train.config import ModelConfig, TrainConfig
+from train.coordination import CoordinatorFactory
+from train.parallel import Parallelism
+from train.schedule import StageTraining
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerJob:
+    """All a worker needs; paths must be readable from every node.
+
+    `setup` is the engine's own, `initial_plan` the plan in force before the first decision; `stages` has the settings
+    of stage 1 and 2. `checkpoints` is the folder or URL of the run's checkpoints, `staging` a folder on each node's own
+    disk that no other run has, `journal` the file that says when each checkpoint was durable.
+    """
+
+    setup: EngineSetup
+    model: ModelConfig
+    train: TrainConfig
+    stages: tuple[StageTraining, StageTraining]
+    initial_plan: MixturePlan
+    store: Path
+    tokenizer: Path
+    export_to: Path
+    checkpoints: str
+    staging: Path
+    journal: Path
+    has_selection_rows: bool
+    coordinator: CoordinatorFactory
+    parallelism: Parallelism = "ddp"
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerResult:
+    """How the loop ended, from rank 0: `finished`, `stopped`, `storage_lost` or `failed` at `step`.
+
+    `train_s` and `plan_wait_s` are the seconds it trained and waited for plans. `storage_problem` says what is not
+    durable and why, or is empty. `diagnosis` says why it failed: what would happen again, so that starting the workers
+    anew is no remedy.
+    """
+
+    step: int
+    reason: str
+    num_workers: int
+    train_s: float
+    plan_wait_s: float
+    diagnosis: str = ""
+    storage_problem: str = ""
