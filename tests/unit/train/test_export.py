@@ -19,7 +19,7 @@ TOKENIZER = train_byte_tokenizer(["copy a b c", "the sum of 12 and 345"] * 20, v
 PROMPT = torch.arange(3, 12)[None]
 
 
-def moved(model: torch.nn.Module) -> torch.nn.Module:
+def moved(model: Any) -> Any:
     """The model with every trained weight away from where it began."""
     torch.manual_seed(1)
     with torch.no_grad():
@@ -46,7 +46,7 @@ def test_full_weights_and_tokenizer_load_with_transformers(tmp_path: Path) -> No
 @torch.no_grad()
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("kind", [{}, {"rslora": True}, {"dora": True}, {"rslora": True, "dora": True}], ids=str)
-def test_an_adapter_loads_with_peft_onto_the_base_it_names(kind: dict[str, bool], dtype: Any, tmp_path: Path) -> None:
+def test_an_adapter_loads_with_peft_onto_the_base_it_names(kind: Any, dtype: Any, tmp_path: Path) -> None:
     llama().save_pretrained(tmp_path / "base")
     config = PretrainedModel(path=str(tmp_path / "base"), dtype=dtype, lora=LoraConfig(rank=4, **kind))
     model = moved(build_model(config, TOKENIZER, device=CPU, seed=0))

@@ -23,6 +23,7 @@ def gradients(rank: int, breaks_on: int | None, idle: int | None) -> tuple[list[
     parameters = list(model.parameters())
     total = GradientSum(parameters, bucket_bytes=30)
     numbers = torch.zeros(1)
+    told: list[float] = []
     for step in range(2):
         model.zero_grad(set_to_none=True)
 
