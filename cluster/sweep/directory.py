@@ -17,8 +17,9 @@ from typing import Any
 from cluster.config import LaunchConfig, RunConfig
 from cluster.run_directory import RunDirectory
 from cluster.settings import dump_config, load_config
-from cluster.sweep.config import SweepConfig
+from cluster.sweep.config import SweepConfig, SweepOutput
 from cluster.sweep.space import label, overrides
+from scheduler.config_model import ConfigModel
 from scheduler.errors import ConfigError, RunDirectoryError
 
 
@@ -66,17 +67,23 @@ class SweepDirectory:
         return self.root / "winner.yaml"
 
     @classmethod
-    def create(cls, config: SweepConfig, base: RunConfig, launch: LaunchConfig) -> "SweepDirectory":
-        """Make a fresh directory for a named sweep. Raises RunDirectoryError if there is something already."""
-        assert config.output.name is not None, "the command line names every sweep"
-        directory = cls((config.output.dir / config.output.name).absolute())
+    def create(
+        cls, config: ConfigModel, output: SweepOutput, *, base: RunConfig, launch: LaunchConfig, kind: str = "sweep"
+    ) -> "SweepDirectory":
+        """Make a fresh directory for what `config` asks, kept as `kind`.yaml.
+
+        Raises:
+            RunDirectoryError: There is something already.
+        """
+        assert output.name is not None, "the command line names every sweep"
+        directory = cls((output.dir / output.name).absolute())
         if directory.root.exists() and any(directory.root.iterdir()):
             raise RunDirectoryError(
                 f"output.name: {directory.root} exists and is not empty; choose another output.name, or go on with the "
                 f"sweep there: taskheat sweep --resume {directory.root}"
             )
         directory.trials.mkdir(parents=True, exist_ok=True)
-        for name, model in (("sweep", config), ("base", base), ("launch", launch)):
+        for name, model in ((kind, config), ("base", base), ("launch", launch)):
             (directory.root / f"{name}.yaml").write_text(dump_config(model), encoding="utf-8")
         return directory
 

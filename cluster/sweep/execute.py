@@ -45,7 +45,7 @@ def start_sweep(config: SweepConfig, launch: LaunchConfig, *, say: Say, dry_run:
     check_packages()
     _check_extras(config)
     base = load_config(RunConfig, files=config.run, overrides=config.overrides)
-    directory = SweepDirectory.create(config, base, launch)
+    directory = SweepDirectory.create(config, config.output, base=base, launch=launch)
     try:
         specs, unshared_steps = plan_trials(config, directory)
     except TaskheatError:

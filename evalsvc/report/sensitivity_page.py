@@ -1,0 +1,101 @@
+"""Write a sensitivity measurement: `report.html`, one file that needs no network, and its JSON twin `report.json`."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import altair as alt
+import jinja2
+
+from evalsvc.report.charts import PAGE_WIDTH, THEMES, Figure
+from evalsvc.report.page import _chart_bundle, _script_json
+from evalsvc.report.sensitivity import SensitivityReport
+
+_COLUMNS = 4
+
+
+def write_sensitivity(report: SensitivityReport, directory: Path) -> Path:
+    """Write `report.html` and `report.json` into `directory`; returns the page's path."""
+    text = json.dumps(dataclasses.asdict(report), indent=1, ensure_ascii=False, allow_nan=False)
+    (directory / "report.json").write_text(text + "\n", encoding="utf-8")
+    page = directory / "report.html"
+    page.write_text(render_sensitivity(report), encoding="utf-8")
+    return page
+
+
+def render_sensitivity(report: SensitivityReport) -> str:
+    """The page as HTML text."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("evalsvc.report", "."),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    charts = sensitivity_figures(report)
+    return environment.get_template("sensitivity.html.j2").render(
+        report=report,
+        figures=charts,
+        specs=_script_json({figure.key: figure.spec for figure in charts}),
+        themes=_script_json(THEMES),
+        bundle=_chart_bundle(),
+    )
+
+
+def sensitivity_figures(report: SensitivityReport) -> list[Figure]:
+    """Charts in reading order."""
+    whole = "Mean over tasks of how far the score moved, up or down, from the fork whose mixture stayed."
+    tasks = "Score of each task, less that of the fork of the same phase whose mixture stayed."
+    return [
+        _figure("behaviour", "Phase and ratio against change of behaviour", whole, _behaviour(report)),
+        _figure("tasks", "Change of score per task", tasks, _tasks(report)),
+    ]
+
+
+def _figure(key: str, title: str, caption: str, chart: Any) -> Figure:
+    spec = chart.to_dict()
+    for unused in ("$schema", "config"):
+        spec.pop(unused, None)
+    return Figure(key=key, title=title, caption=caption, spec=spec)
+
+
+def _axes() -> dict[str, Any]:
+    return {
+        "x": alt.X("phase:O").title("forked at step").axis(labelAngle=0),
+        "y": alt.Y("nudge:N").title("added to the share").sort("descending"),
+    }
+
+
+def _behaviour(report: SensitivityReport) -> Any:
+    rows = [
+        {"phase": cell.phase, "nudge": f"{cell.nudge:+g}", "share": cell.share, "change": cell.behaviour_change}
+        for cell in report.cells
+        if cell.nudge
+    ]
+    base = alt.Chart(alt.InlineData(values=rows)).encode(**_axes())
+    tooltip = ["phase:O", "nudge:N", *(alt.Tooltip(f"{name}:Q", format=".3f") for name in ("share", "change"))]
+    colour = alt.Color("change:Q").scale(scheme="viridis", domainMin=0).title("change")
+    tiles = base.mark_rect().encode(color=colour, tooltip=tooltip)
+    text = base.mark_text(fontWeight="bold", color="white").encode(text=alt.Text("change:Q", format=".3f"))
+    return alt.layer(tiles, text).properties(width=PAGE_WIDTH - 200, height=alt.Step(44))
+
+
+def _tasks(report: SensitivityReport) -> Any:
+    rows = [
+        {"phase": cell.phase, "nudge": f"{cell.nudge:+g}", "task": task, "change": change}
+        for cell in report.cells
+        if cell.nudge
+        for task, change in cell.change.items()
+    ]
+    furthest = max((abs(row["change"]) for row in rows), default=0.0) or 1.0
+    colour = alt.Color("change:Q").scale(scheme="redblue", domain=[-furthest, furthest]).title("change of score")
+    chart = (
+        alt.Chart(alt.InlineData(values=rows))
+        .mark_rect()
+        .encode(
+            **_axes(), color=colour, tooltip=["task:N", "phase:O", "nudge:N", alt.Tooltip("change:Q", format="+.3f")]
+        )
+        .properties(width=PAGE_WIDTH // _COLUMNS - 90, height=alt.Step(26))
+    )
+    return chart.facet(alt.Facet("task:N").sort(list(report.tasks)).title(None), columns=_COLUMNS)
