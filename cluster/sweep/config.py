@@ -203,6 +203,11 @@ class SweepConfig(ConfigModel):
         if isinstance(self.schedule, PbtSchedule | Pb2Schedule):
             if isinstance(self.search, OptunaSearch):
                 raise ValueError(f"schedule.type {self.schedule.type} chooses values itself; use search.type: random")
+            if self.max_concurrent is not None:
+                raise ValueError(
+                    f"max_concurrent {self.max_concurrent}: members of {self.schedule.type} take turns by "
+                    "themselves; leave it out"
+                )
             if any(domain.when for domain in self.space.values()):
                 raise ValueError(f"schedule.type {self.schedule.type} cannot follow `when`; leave it out of the space")
         if isinstance(self.schedule, Pb2Schedule) and any(

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.config import LaunchConfig, RunConfig
+from cluster.data import PREPARED_FOLDER
 from cluster.run_directory import RunDirectory
 from cluster.settings import dump_config, load_config
 from cluster.sweep.config import SweepConfig, SweepOutput
@@ -83,9 +84,21 @@ class SweepDirectory:
                 f"sweep there: taskheat sweep --resume {directory.root}"
             )
         directory.trials.mkdir(parents=True, exist_ok=True)
+        directory._share_prepared(base.output.dir)
         for name, model in ((kind, config), ("base", base), ("launch", launch)):
             (directory.root / f"{name}.yaml").write_text(dump_config(model), encoding="utf-8")
         return directory
+
+    def runs(self) -> list[RunDirectory]:
+        """Every run there is, of trials and trunks."""
+        folders = (path for path in self.trials.iterdir() if path.is_dir() and not path.name.startswith("."))
+        return [RunDirectory(path) for path in sorted(folders)]
+
+    def _share_prepared(self, runs: Path) -> None:
+        """Let trials find what runs of the same data have prepared, and the other way round."""
+        prepared = (runs / PREPARED_FOLDER).absolute()
+        prepared.mkdir(parents=True, exist_ok=True)
+        (self.trials / PREPARED_FOLDER).symlink_to(prepared, target_is_directory=True)
 
     @classmethod
     def reopen(cls, root: Path) -> "SweepDirectory":

@@ -120,7 +120,7 @@ def _levels(trunks: Sequence[TrialSpec]) -> list[list[str]]:
 def _run_trials(directory: SweepDirectory, config: SweepConfig, at_once: int, say: Say) -> None:
     names = [spec.name for spec in directory.planned().values() if not spec.is_trunk]
     if config.is_population:
-        _fit(tuner_of_population(directory, names, at_once=at_once, say=say), say)
+        _fit(tuner_of_population(directory, names, say=say), say)
     elif isinstance(config.search, OptunaSearch):
         _run_search(directory, config, config.search, at_once, say)
     else:

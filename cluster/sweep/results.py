@@ -69,10 +69,9 @@ def gather_results(directory: SweepDirectory, config: SweepConfig) -> SweepResul
     """Read every run of the sweep; of a population, the run that each member ended as."""
     planned = directory.planned()
     found: dict[str, TrialResult] = {}
-    for root in sorted(path for path in directory.trials.iterdir() if path.is_dir()):
-        run = RunDirectory(root)
+    for run in directory.runs():
         about = run.read_manifest().get("sweep", {})
-        name = about.get("trial", root.name)
+        name = about.get("trial", run.root.name)
         spec = planned.get(name)
         values = about.get("values", {} if spec is None else spec.values)
         one = trial_result(run, name=name, values=values, names=config.objective)
@@ -94,14 +93,14 @@ def gather_results(directory: SweepDirectory, config: SweepConfig) -> SweepResul
 def _clones(directory: SweepDirectory) -> tuple[Clone, ...]:
     """Runs that went on from the run of another member, as their ledgers tell."""
     found = []
-    for root in sorted(path for path in directory.trials.iterdir() if path.is_dir()):
-        manifest = RunDirectory(root).read_manifest()
+    for run in directory.runs():
+        manifest = run.read_manifest()
         forked, trial = manifest.get("forked_from"), manifest.get("sweep", {}).get("trial")
         if forked is None or trial is None:
             continue
         donor = RunDirectory(Path(forked["run"])).read_manifest().get("sweep", {}).get("trial")
         if donor != trial:
-            forks = [record for record in read_ledger(root) if isinstance(record, ForkRecord)]
+            forks = [record for record in read_ledger(run.ledger) if isinstance(record, ForkRecord)]
             found.append(Clone(trial, forked["step"], f"{donor} ({Path(forked['run']).name})", forks[-1].changed))
     return tuple(sorted(found, key=lambda clone: (clone.step, clone.trial)))
 

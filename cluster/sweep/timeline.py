@@ -99,6 +99,7 @@ def _from_start(config: RunConfig) -> str:
         sorted(wanted_arrangements(config)),
         sorted({stage.max_length for stage in config.stages if stage.max_length is not None}),
         any(stage.difficulty is not None for stage in config.stages),
+        [stage.difficulty for stage in config.stages] if config.mixture.curriculum is not None else None,
     )
 
 
@@ -160,4 +161,4 @@ def _unknown(stage: StageConfig) -> dict[str, Any]:
 
 
 def _text(*parts: Any) -> str:
-    return json.dumps(parts, sort_keys=True)
+    return json.dumps(parts, sort_keys=True, default=repr)

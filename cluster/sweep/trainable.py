@@ -2,17 +2,19 @@
 
     Tune trial process ─ driver ─► engine, evaluation, Ray Train workers          (outside the trial's placement group)
           ▲                 │ every record of the ledger
-          └── tune.report ◄─┘ when all tasks of an evaluation are measured
+          └── tune.report ◄─┘ at each decision: what its evaluation found
 
 A trial that has a run directory goes on with it; one that has finished only reports. So a trial may be started again
 after any crash. Nothing is reported for the last step before the run is concluded, lest the schedule stop a trial that
 is only left to be written down.
 
 A member of a population reports checkpoints too: a pointer to ours. Handed the pointer of a donor, or its own after a
-pause, it goes on as a fork of that run. (A trial that reports no checkpoint is never exploited, without a word.)
+pause, it goes on as a fork of that run. (A trial that reports no checkpoint is never exploited, without a word.) All
+members have a process at once and take turns: who has no room waits, who waits for the others' step is stopped by Tune.
 """
 
 import json
+import math
 import shutil
 import tempfile
 import time
@@ -24,7 +26,7 @@ from typing import Any
 import ray
 from ray import tune
 
-from cluster.config import LaunchConfig, RunConfig
+from cluster.config import RunConfig
 from cluster.fork import Fork, changes
 from cluster.preflight import check_resources, place
 from cluster.run import resume_run, start_run
@@ -34,8 +36,9 @@ from cluster.sweep.config import ObjectiveName
 from cluster.sweep.directory import SweepDirectory, TrialSpec
 from cluster.sweep.objective import Score
 from cluster.sweep.results import TrialResult, objectives_of, trial_result
+from cluster.views.run_view import Listener
 from scheduler.errors import ResourceError
-from scheduler.records import ForkRecord, Record, RunRecord, SignalRecord
+from scheduler.records import DecisionRecord, ForkRecord, Record, RunRecord, SignalRecord
 from scheduler.setup import EngineSetup
 from scheduler.task import TaskSpec
 from train.checkpoint_storage import Storage, storage_at
@@ -47,27 +50,27 @@ _POINTER = "run.json"
 
 @dataclass(slots=True)
 class Evaluations:
-    """Gathers signals until every task of an evaluation is measured."""
+    """Follows a ledger, and says what each evaluation found; a task that it left out keeps its score."""
 
     names: tuple[ObjectiveName, ...]
-    tasks: tuple[TaskSpec, ...] = ()
     reported_step: int = -1
-    _scores: dict[int, dict[str, Score]] = field(default_factory=dict)
+    _tasks: tuple[TaskSpec, ...] = ()
+    _scores: dict[str, Score] = field(default_factory=dict)
 
-    def complete(self, record: Record) -> tuple[int, dict[str, float]] | None:
-        """Step and objectives of the evaluation that this record completes, once each."""
-        if isinstance(record, RunRecord | ForkRecord):
-            self.tasks = EngineSetup.model_validate(record.setup).tasks
-        if not isinstance(record, SignalRecord) or record.signal.step <= self.reported_step:
-            return None
-        signal = record.signal
-        scores = self._scores.setdefault(signal.step, {})
-        scores[signal.task] = Score(signal.score, signal.num_probes)
-        found = objectives_of(scores, self.tasks, self.names)
-        if not found:
-            return None
-        self.reported_step = signal.step
-        return signal.step, {name: estimate.value for name, estimate in found.items()}
+    def concluded(self, record: Record) -> tuple[int, dict[str, float]] | None:
+        """Step and objectives of the evaluation that this record, a decision, concludes; each step once."""
+        match record:
+            case RunRecord(setup=setup) | ForkRecord(setup=setup):
+                self._tasks = EngineSetup.model_validate(setup).tasks
+            case SignalRecord(signal=signal):
+                self._scores[signal.task] = Score(signal.score, signal.num_probes)
+            case DecisionRecord(plan=plan) if plan.source_step > self.reported_step:
+                self.reported_step = plan.source_step
+                found = objectives_of(self._scores, self._tasks, self.names)
+                return (plan.source_step, {name: one.value for name, one in found.items()}) if found else None
+            case _:
+                pass
+        return None
 
 
 def run_trial(config: dict[str, Any]) -> None:
@@ -81,17 +84,12 @@ def run_trial(config: dict[str, Any]) -> None:
 
         def listen(record: Record) -> None:
             _introduce(root, spec.name, spec.values, record)
-            found = evaluations.complete(record)
+            found = evaluations.concluded(record)
             if found is not None and found[0] < run.train.last_step:
                 tune.report({"step": found[0], **found[1]})
 
-        launch = _launch_when_free(directory)
-        directory.discard_unbegun(spec.name)
-        if root.ledger.exists():
-            resume_run(root.root, listener=listen)
-        else:
-            origin = None if spec.origin is None else (directory.run(spec.origin[0]), spec.origin[1])
-            start_run(run, launch, fork=_fork(origin, run), listener=listen)
+        origin = None if spec.origin is None else (directory.run(spec.origin[0]), spec.origin[1])
+        _train(directory, run, origin, listen, wait_s=_WAIT_S)
     _report_end(trial_result(root, name=spec.name, values=spec.values, names=objective))
 
 
@@ -110,7 +108,7 @@ def run_member(config: dict[str, Any]) -> None:
 
     def listen(record: Record) -> None:
         _introduce(directory.run(name), config["trial"], values, record)
-        found = evaluations.complete(record)
+        found = evaluations.concluded(record)
         if found is not None and found[0] % every == 0 and 0 < found[0] < run.train.last_step:
             step, objectives = found
             _wait_for(checkpoints, step)
@@ -118,10 +116,8 @@ def run_member(config: dict[str, Any]) -> None:
                 (Path(folder) / _POINTER).write_text(json.dumps({"run": str(directory.run(name).root), "step": step}))
                 tune.report({"step": step, **objectives}, checkpoint=tune.Checkpoint.from_directory(folder))
 
-    launch = _launch_when_free(directory)
-    root = directory.run(name)
-    start_run(run, launch, fork=_fork(origin, run), listener=listen)
-    _report_end(trial_result(root, name=config["trial"], values=values, names=asked.objective))
+    _train(directory, run, origin, listen, wait_s=math.inf)
+    _report_end(trial_result(directory.run(name), name=config["trial"], values=values, names=asked.objective))
 
 
 def _introduce(run: RunDirectory, trial: str, values: Mapping[str, Any], record: Record) -> None:
@@ -143,20 +139,37 @@ def _report_end(result: TrialResult) -> None:
     tune.report({"step": result.step, **objectives})
 
 
-def _launch_when_free(directory: SweepDirectory) -> LaunchConfig:
-    """The launch, once the workers of the trial before have gone and there is room; raises ResourceError if not."""
-    launch = directory.launch()
-    deadline = time.monotonic() + _WAIT_S
+def _train(
+    directory: SweepDirectory,
+    config: RunConfig,
+    origin: tuple[RunDirectory, int] | None,
+    listen: Listener,
+    *,
+    wait_s: float,
+) -> None:
+    """Begin the run, or go on with it, once there is room: the workers of the trial before take a while to go.
+
+    Raises:
+        ResourceError: There was none for `wait_s` seconds. Members of a population take turns, and wait for ever.
+    """
+    assert config.output.name is not None
+    launch, root = directory.launch(), directory.run(config.output.name)
+    deadline = time.monotonic() + wait_s
     while True:
-        cluster = ray.cluster_resources()
         try:
+            cluster = ray.cluster_resources()
             check_resources(place(launch, cluster), available=ray.available_resources(), cluster=cluster)
+            directory.discard_unbegun(root.root.name)
+            if root.ledger.exists():
+                resume_run(root.root, listener=listen)
+            else:
+                start_run(config, launch, fork=_fork(origin, config), listener=listen)
         except ResourceError:
             if time.monotonic() > deadline:
                 raise
             time.sleep(_POLL_S)
         else:
-            return launch
+            return
 
 
 def _free_name(directory: SweepDirectory, trial: str, pointer: Mapping[str, Any] | None) -> str:

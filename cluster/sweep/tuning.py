@@ -34,7 +34,8 @@ from cluster.sweep.space import bounded, draw
 from cluster.sweep.trainable import run_member, run_trial
 from scheduler.errors import ConfigError
 
-_QUIET = {"RAY_AIR_NEW_OUTPUT": "0"}
+_TUNE_ENVIRONMENT = {"RAY_AIR_NEW_OUTPUT": "0", "TUNE_FORCE_TRIAL_CLEANUP_S": "3"}
+"""Tune's tables off; a trial that is stopped or paused keeps its workers for at most that long."""
 
 _TRIAL = tune.PlacementGroupFactory([{"memory": 1.0}])
 """One byte: Tune wants a resource, and CPUs taken here would be missing where the training is."""
@@ -115,10 +116,11 @@ def tuner_of_search(
     )
 
 
-def tuner_of_population(
-    directory: SweepDirectory, names: Sequence[str], *, at_once: int, say: Callable[[str], None]
-) -> tune.Tuner:
-    """A tuner whose trials clone one another; an interrupted one goes on from Tune's own state."""
+def tuner_of_population(directory: SweepDirectory, names: Sequence[str], *, say: Callable[[str], None]) -> tune.Tuner:
+    """A tuner whose trials clone one another; an interrupted one goes on from Tune's own state.
+
+    Tune must know all members from the start, or the first two would be the whole population to it: no limit here.
+    """
     config, base = directory.config(), directory.base()
     trainable = tune.with_resources(run_member, _TRIAL)
     run_config = _run_config(directory, "population", Notices(directory, say))
@@ -140,7 +142,6 @@ def tuner_of_population(
             **{key: tune.sample_from(_value_of(members, key)) for key in config.space},
         },
         tune_config=tune.TuneConfig(
-            max_concurrent_trials=at_once,
             scheduler=_population(schedule, config),
             reuse_actors=False,
             metric=config.objective[0],
@@ -156,7 +157,7 @@ def _value_of(members: Sequence[Mapping[str, Any]], key: str) -> Callable[[Mappi
 
 
 def _run_config(directory: SweepDirectory, stage: str, notices: Notices) -> tune.RunConfig:
-    for name, value in _QUIET.items():
+    for name, value in _TUNE_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     if stage != "population":
         taken = sum(path.name.startswith(stage) for path in directory.tune.glob("*"))
