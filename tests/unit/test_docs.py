@@ -22,6 +22,8 @@ from cluster.data import TasksFile
 from cluster.settings import load_config
 from cluster.settings.dialect import TAG, Loader, scalar
 from cluster.settings.schema import Shape
+from cluster.sweep.config import SweepConfig
+from cluster.sweep.sensitivity import SensitivityConfig
 from evalsvc.human_verdicts import HumanVerdict
 from evalsvc.report.tables import write_ledger_tables
 from scheduler.ledger import LedgerWriter
@@ -79,6 +81,10 @@ def test_every_yaml_block_is_part_of_a_valid_configuration(block: Block, tmp_pat
         load_config(TasksFile, files=[file])
     elif keys <= LaunchConfig.model_fields.keys():
         load_config(LaunchConfig, files=[file])
+    elif "space" in keys:
+        load_config(SweepConfig, files=[file])
+    elif "group" in keys:
+        load_config(SensitivityConfig, files=[file])
     else:
         file.write_text(block.text + missing, encoding="utf-8")
         load_config(RunConfig, files=[file])
