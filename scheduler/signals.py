@@ -123,6 +123,37 @@ class SkippedStep:
 
 
 @dataclass(frozen=True, slots=True)
+class TaskGradient:
+    """One task's gradient beside the update that was applied (`train.influence` measures it).
+
+    Attributes:
+        task: Name of the task.
+        step: Optimiser step, from 0, whose update it is compared with.
+        num_rows: Training rows it was measured on, an even number.
+        norm: Norm of the gradient of the mean loss per supervised token over those rows.
+        variance: Of the gradient of a single row, summed over the parameters; unbiased.
+        cosine: Of the descent direction of the task and the update, in [-1, 1]; below 0 the update raises its loss.
+    """
+
+    task: str
+    step: int
+    num_rows: int
+    norm: float
+    variance: float
+    cosine: float
+
+    @property
+    def squared_norm(self) -> float:
+        """Squared norm of the expected gradient; unbiased, so it may be below 0."""
+        return self.norm**2 - self.variance / self.num_rows
+
+    @property
+    def pull(self) -> float:
+        """Fall of the task's loss per unit of the update's length, nats per token: norm times cosine."""
+        return self.norm * self.cosine
+
+
+@dataclass(frozen=True, slots=True)
 class IntervalReport:
     """What the workers trained up to an interval boundary, from rank 0.
 
@@ -139,6 +170,7 @@ class IntervalReport:
         num_own_answers: Of those in a chain, the ones trained after the model's own earlier answer.
         skipped_steps: Steps of the last interval that changed no weight.
         num_halvings: How often micro-batches were halved since step 0 because memory ran out.
+        gradients: Of the tasks measured in the last interval.
     """
 
     attempt: int
@@ -152,6 +184,7 @@ class IntervalReport:
     num_own_answers: int = 0
     skipped_steps: tuple[SkippedStep, ...] = ()
     num_halvings: int = 0
+    gradients: tuple[TaskGradient, ...] = ()
 
 
 def shown(value: object) -> str:

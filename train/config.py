@@ -164,6 +164,22 @@ class TinyModel(ConfigModel):
 ModelConfig = Annotated[PretrainedModel | TinyModel, Field(discriminator="type")]
 
 
+class InfluenceConfig(ConfigModel):
+    """Measuring which task moves the model: gradient norm per task and its cosine with the applied update.
+
+    At the last step of every interval a few tasks, in turn, are measured on `rows` of their training rows each;
+    `max_cost_ratio` is the share of the trained samples that may be spent on it. Training is the same, bit for bit,
+    with and without (see `train.influence`).
+
+    Attributes:
+        rows: Training rows a measurement, in two halves.
+        max_cost_ratio: Measured rows for every trained sample, at most.
+    """
+
+    rows: int = Field(default=8, ge=2, multiple_of=2)
+    max_cost_ratio: float = Field(default=0.01, gt=0, le=1)
+
+
 class TrainConfig(ConfigModel):
     """The optimisation. A step is one optimiser step over `global_batch_size` samples, whatever the number of workers.
 
@@ -211,6 +227,9 @@ class TrainConfig(ConfigModel):
     export_merged: bool = False
     max_undurable_checkpoints: int | None = Field(default=10, ge=2)
     storage_patience_s: float = Field(default=120.0, ge=0)
+    influence: InfluenceConfig | None = Field(
+        default=InfluenceConfig(), description="how each task's influence on the model is measured; null: not at all"
+    )
 
     @model_validator(mode="after")
     def _micro_batches_fill_the_batch(self) -> "TrainConfig":

@@ -24,6 +24,7 @@ from train.checkpoint import Manifest, Saved
 from train.checkpoint_store import CheckpointStore
 from train.coordination import Coordinator
 from train.data.store import EncodedRow, TokenStore
+from train.influence import InfluenceProbe
 from train.model import build_model, hint_at_bfloat16, load_snapshot, load_tokenizer, pad_id
 from train.own_answers import Place, wanted_places, write_contexts
 from train.parallel import lay_out
@@ -77,6 +78,7 @@ class Worker:
             train_config=job.train,
             seed=job.setup.seed,
         )
+        self.influence = InfluenceProbe(job.train, job.setup, stepper=self.stepper, store=self.store)
         self.stream = open_stream(job.setup, supervised_lengths=self.stepper.lengths)
         self.plan = job.initial_plan
         self.tokens = np.zeros(self.num_tasks, dtype=np.int64)
@@ -230,7 +232,7 @@ class Worker:
         return stop
 
     def _report_interval(self) -> None:
-        totals = self.stepper.tally.gather()
+        totals, gradients = self.stepper.tally.gather(), self.influence.gather()
         self.tokens += np.array(totals.tokens, dtype=np.int64)
         self.sequence_hash = add_hashes(self.sequence_hash, totals.sequence_hash)
         if self.coordinator is not None:
@@ -249,6 +251,7 @@ class Worker:
                     num_own_answers=self.stepper.num_own_answers,
                     skipped_steps=self.stepper.skipped.take(),
                     num_halvings=self.stepper.num_halvings,
+                    gradients=gradients,
                 )
             )
 
@@ -314,7 +317,8 @@ class Worker:
             total_steps=self.job.train.steps,
             final_lr_ratio=self.job.train.final_lr_ratio,
         )
-        self.stepper.train(self.stream.next_batch(), stage=stage, learning_rate=rate)
+        with self.influence.around(self.step, stage):
+            self.stepper.train(self.stream.next_batch(), stage=stage, learning_rate=rate)
         self.step += 1
 
     def _pulse(self) -> None:

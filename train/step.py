@@ -15,7 +15,7 @@ This module knows nothing of plans, evaluation or checkpoints; see `train.loop`.
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -59,6 +59,7 @@ class Stepper:
         num_halvings: How often micro-batches were halved because memory ran out, 0 or 1.
         num_arranged: int64 [3], samples of all ranks trained alone, as chain and as contrast since step 0.
         num_own_answers: Of the chains, those after the model's own earlier answer.
+        layout: How the workers share the model.
         contexts: Rows whose chain is trained in the model's own words; the loop sets it anew every interval.
     """
 
@@ -77,8 +78,8 @@ class Stepper:
         train_config: TrainConfig,
         seed: int,
     ) -> None:
-        self._rank, self._world_size, self._device = rank, world_size, device
-        self._layout, self._optimizer, self._store, self._seed = layout, optimizer, store, seed
+        self.rank, self.world_size, self._device = rank, world_size, device
+        self.layout, self._optimizer, self._store, self._seed = layout, optimizer, store, seed
         self._model_config = model_config
         self._pad_id = pad_id(tokenizer)
         self.max_length = longest_row(store)
@@ -115,7 +116,7 @@ class Stepper:
         while done is None:
             self._halve(batch.step, stage)
             done = self._gradients(batch, stage)
-        norm = self._layout.clip(stage.max_grad_norm)
+        norm = self.layout.clip(stage.max_grad_norm)
         is_finite = math.isfinite(norm) and math.isfinite(self._step_loss)
         if is_finite:
             self._optimizer.step()
@@ -132,24 +133,24 @@ class Stepper:
         """
         batch_tokens = sum(int(self.lengths[task][row]) for task, row in _places(batch))
         parts = self._parts(batch, stage)
-        mine = range(self._rank, len(parts), self._world_size)
-        num_rounds = -(-len(parts) // self._world_size) if self._layout.in_lockstep else len(mine)
+        mine = range(self.rank, len(parts), self.world_size)
+        num_rounds = -(-len(parts) // self.world_size) if self.layout.in_lockstep else len(mine)
         done: list[_Micro] = []
         was_out_of_memory = False
         try:
             for turn in range(num_rounds):
-                self._layout.before_backward(is_last=turn == num_rounds - 1)
+                self.layout.before_backward(is_last=turn == num_rounds - 1)
                 if turn < len(mine):
                     done.append(self._micro_batch(batch, parts[mine[turn]], stage, weight=1.0 / batch_tokens))
                 else:  # to join in
                     self._micro_batch(batch, parts[0][:1], stage, weight=0.0)
         except ALLOCATION_ERRORS as error:
-            if self._layout.in_lockstep or not is_out_of_memory(error):
+            if self.layout.in_lockstep or not is_out_of_memory(error):
                 raise
             was_out_of_memory = True
         loss = sum((micro.losses.sum() / batch_tokens for micro in done), torch.zeros((), device=self._device))
         numbers = torch.stack([loss, torch.full_like(loss, float(was_out_of_memory))])
-        total_loss, num_out_of_memory = self._layout.sum_over_workers(numbers).tolist()
+        total_loss, num_out_of_memory = self.layout.sum_over_workers(numbers).tolist()
         if num_out_of_memory:
             self._optimizer.zero_grad(set_to_none=True)
             done.clear()
@@ -190,9 +191,38 @@ class Stepper:
         self._seed_dropout(hash((self._seed, batch.step, int(slots[0]))) & HASH_MASK)
         with compute_context(self._model_config, self._device):
             losses = self._loss(tokens)
-        (losses.sum() * (weight * self._layout.gradient_scale)).backward()
+        (losses.sum() * (weight * self.layout.gradient_scale)).backward()
         self.last_loss = losses.detach().mean()
         return _Micro(slots, tokens.rows, losses.detach())
+
+    def gradient(self, task: int, rows: Sequence[int], *, step: int) -> list[torch.Tensor]:
+        """Gradient of the mean loss per supervised token over some rows of a task, shared out as the parameters are.
+
+        For looking only, between two steps: every `.grad` is unset before and after. In lockstep all workers call it
+        with the same rows; else any may, alone.
+        """
+        tokens = collate(
+            [self._store.encoded(task, row) for row in rows],
+            pad_id=self._pad_id,
+            device=self._device,
+            packed=self._packed,
+        )
+        self._seed_dropout(hash((self._seed, step, task, *rows)) & HASH_MASK)
+        with compute_context(self._model_config, self._device):
+            loss = self._loss(tokens).mean()
+        parameters = self.layout.parameters
+        if not self.layout.in_lockstep:
+            return list(torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True))
+        self.layout.before_backward(is_last=True)
+        loss.backward()
+        found = [torch.zeros_like(one) if one.grad is None else one.grad for one in parameters]
+        self._optimizer.zero_grad(set_to_none=True)
+        return found
+
+    def rows_at_once(self, stage: StageTraining) -> int:
+        """Rows of any length that are within a micro-batch's limits."""
+        limits = self._limits(stage)
+        return limits.num_samples if limits.max_tokens is None else max(1, limits.max_tokens // self.max_length)
 
     def _note(self, batch: Batch, done: list[_Micro], *, learnt: bool) -> None:
         """Enter into the books what this rank has trained."""

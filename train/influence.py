@@ -1,0 +1,141 @@
+"""Which task moves the model: each task's gradient beside the update that was really applied.
+
+    last step of an interval: copy weights θ ─► the step ─► update u = θ' − θ
+    a few tasks in turn:      two halves of h rows each ─► gradients a, b of the mean loss per supervised token at θ'
+
+    g = (a + b) / 2            norm |g|, cosine −⟨g, u⟩ / (|g| |u|): above 0 where the update lowers the task's loss
+    variance = h/2 · |a − b|²  of the gradient of a single row, summed over the parameters; unbiased
+    |E g|² ≈ |g|² − variance / (2h) = ⟨a, b⟩: what is left of the norm without the luck of the rows; unbiased
+
+Why two halves: the norm of a mean over few rows is mostly noise, and the noise has to be known to be taken off (the
+statistics of PiKE, arXiv 2502.06244, section 4). The gradients are taken after the step, on rows drawn afresh from the
+task's training rows, so that they share no luck with the update; to first order they are those before it.
+
+Budget: after s steps of B samples at most ceil(max_cost_ratio · s · B / rows) measurements have been made, and which
+task comes next is their number modulo the number of tasks: a function of the step, with nothing to remember. Where
+every worker holds the whole model, a measurement is made by one of them, the n-th due one by rank n mod world size, so
+that its figures do not depend on their number; the ranks share them at the boundary. Where each holds a part (fsdp2),
+all of them make every measurement together.
+
+Training is the same, bit for bit, with and without: nothing here writes to a weight, the optimiser or the tally, and
+the random numbers of a micro-batch are seeded anew before each of them. Memory: three copies of the trainable weights
+(of this worker's part of them) while a measurement lasts; little for adapters, much for a large model trained whole.
+
+This module does not say what influence means for a decision; see `scheduler.policies.gradient` and the report.
+"""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch.distributed.tensor import DTensor
+
+from scheduler.setup import EngineSetup
+from scheduler.signals import TaskGradient
+from train.config import TrainConfig
+from train.data.store import TokenStore
+from train.schedule import StageTraining
+from train.step import Stepper
+
+_FIGURES = 4
+_STREAM = 0x1F
+
+
+class InfluenceProbe:
+    """Measures on this rank, and shares with the others; does nothing where `train.influence` is null."""
+
+    def __init__(self, train: TrainConfig, setup: EngineSetup, *, stepper: Stepper, store: TokenStore) -> None:
+        self._config, self._train, self._stepper, self._store = train.influence, train, stepper, store
+        self._seed, self._interval_steps = setup.seed, setup.interval_steps
+        self._due: list[tuple[int, int]] = []
+        self._measured: dict[int, list[float]] = {}
+
+    @contextmanager
+    def around(self, step: int, stage: StageTraining) -> Iterator[None]:
+        """Wrap the optimiser step `step` (from 0): what is due is measured with its update."""
+        end = step + 1
+        at_boundary = end % self._interval_steps == 0 or end == self._train.steps
+        tasks = self.due(end) if at_boundary else []
+        parameters = self._stepper.layout.parameters
+        before = [parameter.detach().clone() for parameter in parameters] if tasks else []
+        yield
+        if tasks:
+            update = [after.detach() - old for after, old in zip(parameters, before, strict=True)]
+            del before
+            self._measure(tasks, step, update, largest_half=self._stepper.rows_at_once(stage))
+
+    def due(self, end: int) -> list[int]:
+        """Tasks to be measured at the boundary after `end` steps, in turn; each at most once."""
+        if self._config is None:
+            return []
+        num_tasks, ratio = len(self._store.task_names), self._config.max_cost_ratio / self._config.rows
+        start = (end - 1) // self._interval_steps * self._interval_steps
+        done, now = (math.ceil(ratio * steps * self._train.global_batch_size - 1e-9) for steps in (start, end))
+        return [index % num_tasks for index in range(max(done, now - num_tasks), now)]
+
+    def _measure(self, tasks: list[int], step: int, update: list[torch.Tensor], *, largest_half: int) -> None:
+        """What falls to this rank; in lockstep everything, of which rank 0 keeps the figures."""
+        stepper = self._stepper
+        for turn, task in enumerate(tasks):
+            place = len(self._due)
+            self._due.append((task, step))
+            is_mine = (0 if stepper.layout.in_lockstep else turn % stepper.world_size) == stepper.rank
+            if is_mine or stepper.layout.in_lockstep:
+                figures = self._figures(task, step, update, largest_half=largest_half)
+                if is_mine:
+                    self._measured[place] = figures
+
+    def _figures(self, task: int, step: int, update: list[torch.Tensor], *, largest_half: int) -> list[float]:
+        """Rows, norm, variance and cosine of a task; rows 0 where it has too few to be halved, or nothing moved."""
+        assert self._config is not None
+        num_rows = len(self._store.supervised_lengths(task))
+        half = min(self._config.rows // 2, num_rows // 2, largest_half)
+        length = math.sqrt(self._product(update, update))
+        if half == 0 or length == 0.0:
+            return [0.0] * _FIGURES
+        drawn = np.random.default_rng([self._seed, _STREAM, step, task]).choice(num_rows, 2 * half, replace=False)
+        first, second = (
+            self._stepper.gradient(task, rows, step=step) for rows in (drawn[:half].tolist(), drawn[half:].tolist())
+        )
+        mean = [(one + other) / 2 for one, other in zip(first, second, strict=True)]
+        apart = [one - other for one, other in zip(first, second, strict=True)]
+        norm = math.sqrt(self._product(mean, mean))
+        cosine = -self._product(mean, update) / max(norm * length, 1e-300)
+        return [2.0 * half, norm, half / 2 * self._product(apart, apart), min(max(cosine, -1.0), 1.0)]
+
+    def _product(self, one: list[torch.Tensor], other: list[torch.Tensor]) -> float:
+        """Inner product over all tensors, summed in double precision; of parts, over all workers: a collective."""
+        products = [(_own(left).double() * _own(right).double()).sum() for left, right in zip(one, other, strict=True)]
+        total = torch.stack(products).sum()
+        if self._stepper.layout.in_lockstep:
+            dist.all_reduce(total)
+        return float(total)
+
+    def gather(self) -> tuple[TaskGradient, ...]:
+        """What all ranks have measured since it was last asked for, equal on each. A collective when anything is due.
+
+        What is no finite number is left out; a run that diverges is refused elsewhere.
+        """
+        if not self._due:
+            return ()
+        shared = torch.zeros(len(self._due), _FIGURES, dtype=torch.float64)
+        for place, figures in self._measured.items():
+            shared[place] = torch.tensor(figures, dtype=torch.float64)
+        if dist.is_initialized():
+            dist.all_reduce(shared)
+        names = self._store.task_names
+        found = [
+            TaskGradient(task=names[task], step=step, num_rows=int(rows), norm=norm, variance=variance, cosine=cosine)
+            for (task, step), (rows, norm, variance, cosine) in zip(self._due, shared.tolist(), strict=True)
+            if rows > 0 and math.isfinite(norm) and math.isfinite(variance) and math.isfinite(cosine)
+        ]
+        self._due, self._measured = [], {}
+        return tuple(found)
+
+
+def _own(tensor: torch.Tensor) -> torch.Tensor:
+    """This worker's part."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
