@@ -13,6 +13,7 @@ from cluster.jobs.config import JobConfig
 from cluster.manifests.config import ClusterConfig
 from evalsvc.config import EvaluationConfig
 from scheduler.config_model import ConfigModel, Url
+from scheduler.policy_config import GradientPolicy
 from scheduler.setup import (
     Arrangement,
     Boundary,
@@ -133,7 +134,16 @@ class RunConfig(ConfigModel):
         fault = fault or _off_the_boundaries(self.train, self.mixture) or self._export_fault()
         if fault is not None:
             raise ValueError(fault)
+        if self.train.influence is None and self._goes_by_gradients():
+            raise ValueError(
+                "policy.type gradient goes by each task's gradient, and train.influence: null switches its measuring "
+                "off; leave train.influence at its default, or take another policy"
+            )
         return self
+
+    def _goes_by_gradients(self) -> bool:
+        policies = [self.mixture.policy if stage.policy is None else stage.policy for stage in self.stages]
+        return any(isinstance(policy, GradientPolicy) for policy in policies)
 
     def _export_fault(self) -> str | None:
         """Why the result cannot be what `train` asks for, or None."""

@@ -21,6 +21,7 @@ from evalsvc.report.simulation_page import cells, header
 from scheduler.config_model import ConfigModel
 from scheduler.errors import ConfigError
 from scheduler.ledger import read_ledger
+from scheduler.policy_config import GradientPolicy
 from scheduler.setup import EngineSetup, MixtureConfig
 from scheduler.simulator import FitPoints, LearnerConfig, MeasurementConfig, SimulatedRun, fit_tasks, simulate
 from scheduler.simulator.fit import Fits
@@ -233,6 +234,12 @@ def _setup(name: str, config: SimulationConfig, learner: LearnerConfig, fitted: 
     if fault is not None:
         raise ConfigError(f"arms.{name}: {fault}")
     first, last = config.stages[0], config.stages[-1]
+    policies = (first.policy or config.mixture.policy, last.policy or config.mixture.policy)
+    if any(isinstance(policy, GradientPolicy) for policy in policies):
+        raise ConfigError(
+            f"arms.{name}: policy.type gradient cannot be simulated: the learner has losses and scores, no gradients; "
+            "try it in a short run, or simulate another policy"
+        )
     try:
         return EngineSetup(
             tasks=tuple(cards.get(task) or TaskSpec(name=task) for task in learner.tasks),
@@ -242,7 +249,7 @@ def _setup(name: str, config: SimulationConfig, learner: LearnerConfig, fitted: 
             global_batch_size=batch_size,
             mixture=config.mixture,
             boundary=first.until,
-            stage_policies=(first.policy or config.mixture.policy, last.policy or config.mixture.policy),
+            stage_policies=policies,
             num_probes=(config.measurement.num_probes,) * len(learner.tasks),
         )
     except ValidationError as error:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scheduler.allocation import Allocation
 from scheduler.errors import StateError
 from scheduler.evaluation import Evaluation
-from scheduler.explain import sentences, step_sentences
+from scheduler.explain import recognitions, sentences, step_sentences
 from scheduler.exposure import stage_exposure
 from scheduler.guards import Guarded, GuardFacts, Guards
 from scheduler.heat import HeatTracker
@@ -25,7 +25,7 @@ from scheduler.plan import MixturePlan
 from scheduler.policies import Evidence, History, Hold, Target, answer, resolve
 from scheduler.policies.base import Driver
 from scheduler.policies.history import arrays, plain
-from scheduler.prior import prior_weights
+from scheduler.prior import base_samples, prior_weights
 from scheduler.probe_planning import first_probes, next_probes
 from scheduler.progression import Progression, Step
 from scheduler.records import DecisionRecord, StageRecord, TaskDecision
@@ -79,7 +79,9 @@ class HeatEngine:
         self.prior = prior_weights(setup)
         self.guards = Guards(setup, self.prior)
         self.heat = HeatTracker(
-            config=setup.mixture.heat, target_scores=np.array([task.target_score for task in setup.tasks])
+            config=setup.mixture.heat,
+            target_scores=np.array([task.target_score for task in setup.tasks]),
+            base_samples=base_samples(setup, self.prior),
         )
         self.history = History.new(len(setup.tasks))
         self.stages = StageMachine(setup)
@@ -135,6 +137,10 @@ class HeatEngine:
         for column in (report.num_samples, report.num_tokens, report.train_loss):
             if len(column) != len(self.served):
                 raise StateError(f"the report is on {len(column)} tasks; this run has {len(self.served)}")
+        unknown = {gradient.task for gradient in report.gradients} - self.index_of.keys()
+        if unknown:
+            raise StateError(f"the report holds gradients of {sorted(unknown)}, which are not tasks of this run")
+        self.history.observe_gradients({self.index_of[gradient.task]: gradient for gradient in report.gradients})
         counted = report.num_tokens if self.setup.mixture.weight_unit == "tokens" else report.num_samples
         self.history.observe_interval(counted=counted, train_loss=report.train_loss)
         self.served = np.array(report.num_samples, dtype=np.float64)
@@ -142,7 +148,7 @@ class HeatEngine:
 
     def decide(self, source_step: int) -> tuple[DecisionRecord, StageRecord | None]:
         """Decide on the evaluation at `source_step`; signals of older, undecided evaluations are dropped with it."""
-        before = self.plan
+        before, known = self.plan, self.heat.learnability.recognised()
         weighing = self.weigh(source_step)
         stage, scores = self.stages.stage, self.heat.state.score.tolist()
         exposure = stage_exposure(self.setup, stage, scores, curriculum=self.progression.curriculum_of(stage))
@@ -157,11 +163,16 @@ class HeatEngine:
         )
         self.probes = self._next_probes(weighing.guarded.weights)
         tasks, step = self._task_decisions(before, weighing), weighing.step
+        words = (
+            *sentences(tasks, held=weighing.held),
+            *recognitions(tasks, known, self.heat.learnability.recognised()),
+            *step_sentences(step, self.plan.effective_from_step),
+        )
         record = DecisionRecord(
             plan=self.plan,
             tasks=tasks,
             held=weighing.held,
-            sentences=(*sentences(tasks, held=weighing.held), *step_sentences(step, self.plan.effective_from_step)),
+            sentences=words,
             state=self.progression.states.state,
             levels=step.levels,
             frozen=step.frozen,
@@ -174,7 +185,8 @@ class HeatEngine:
         effective_step = self.effective_step(source_step)
         evaluation = self._buffer(source_step)
         self._pending = {step: rest for step, rest in self._pending.items() if step > source_step}
-        self.heat.update(evaluation, served=self.served, overfit_tolerance=self.guards.config.overfit_tolerance)
+        tolerance = self.guards.config.overfit_tolerance
+        self.heat.update(evaluation, step=source_step, served=self.served, overfit_tolerance=tolerance)
         self.history.fold(evaluation)
         transition = self._stage_transition(effective_step, anything_measured=len(evaluation.signals) > 0)
         step = self.progression.observe(evaluation, self.heat.state, stages=self.stages, effective_step=effective_step)
@@ -233,7 +245,7 @@ class HeatEngine:
             previous=facts.previous,
             num_rows=self._num_rows,
             heat=state.heat,
-            learnability=state.learnability,
+            learnability=self.heat.learnability.value,
             gap=state.gap,
             long_tail=self._is_long_tail,
             measured=measured,
@@ -250,6 +262,10 @@ class HeatEngine:
             train_loss=history.train_loss,
             previous_train_loss=history.previous_train_loss,
             first_train_loss=history.first_train_loss,
+            gradient_squared=history.gradient_squared,
+            gradient_variance=history.gradient_variance,
+            gradient_pull=history.gradient_pull,
+            gradient_fresh=history.gradient_new == 2.0,
             served=history.counted,
             exposure=history.exposure,
             total_exposure=history.total_exposure,
@@ -289,14 +305,15 @@ class HeatEngine:
             state.rejection,
             state.gap,
             state.heat,
-            state.learnability,
+            self.heat.learnability.value,
             np.array(before.weights),
             guarded.target,
             guarded.weights,
         ]
         drivers = [""] * len(self.served) if weighing.driver is None else weighing.driver.words()
         numbers = (column.tolist() for column in columns)
-        return tuple(map(TaskDecision, self.index_of, *numbers, guarded.held_by, drivers))
+        standing = zip(*self.heat.learnability.recognised(), strict=True)
+        return tuple(map(TaskDecision, self.index_of, *numbers, guarded.held_by, drivers, *standing))
 
     def state_dict(self) -> dict[str, Any]:
         """JSON-able copy of everything that later decisions depend on."""

@@ -6,6 +6,7 @@ A policy that does not go by heat names its own statistic (`TaskDecision.driver`
 from collections.abc import Sequence
 from heapq import nlargest
 
+from scheduler.learnability import Recognised
 from scheduler.progression import Step
 from scheduler.records import Freeze, LevelMove, TaskDecision
 from scheduler.signals import TaskSignal
@@ -101,8 +102,12 @@ def sentence(task: TaskDecision) -> str:
         text += ", the bounds of other tasks take the room"
     elif falls and not task.driver and task.learnability == 1.0 and task.held_by != "overfit guard":
         text += ", others are hotter"
-    if not task.driver and task.learnability < 1.0:
-        text += f"; exposure brings no progress, so its heat counts {task.learnability:.0%}"
+    if task.noise_since is not None:
+        text += f"; {_noise(task)}"
+    elif not task.driver and task.learnability < 0.995:
+        text += f"; exposure brings little progress, so its heat counts {task.learnability:.0%}"
+    if task.solved_since is not None:
+        text += f"; solved since step {task.solved_since}"
     if task.held_by:
         text += f"; {_HELD_WORDS[task.held_by].format(target=task.target_weight)}"
     return text + "."
@@ -121,6 +126,37 @@ def measured(signal: TaskSignal, before: TaskSignal | None) -> str:
     if signal.num_human_reviewed:
         text += f"; people rejected {signal.num_human_rejected} of {signal.num_human_reviewed}"
     return text + "."
+
+
+def recognised_as(task: TaskDecision) -> str | None:
+    """What the task was recognised as, in a clause; None where it is neither noise nor solved."""
+    if task.noise_since is not None:
+        return _noise(task)
+    return None if task.solved_since is None else f"solved since step {task.solved_since}"
+
+
+def recognitions(
+    tasks: Sequence[TaskDecision], before: Sequence[Recognised], now: Sequence[Recognised]
+) -> tuple[str, ...]:
+    """One sentence for every task whose standing changed with this decision."""
+    words: list[str] = []
+    for task, old, new in zip(tasks, before, now, strict=True):
+        if new.noise_since is not None and old.noise_since is None:
+            words.append(f"{task.task} is recognised as {_noise(task)}.")
+        elif new.noise_since is None and old.noise_since is not None:
+            words.append(f"{task.task} makes progress again and is no longer taken for noise.")
+        if new.solved_since is not None and old.solved_since is None:
+            words.append(f"{task.task} is solved since step {new.solved_since}: its score is at its target.")
+        elif new.solved_since is None and old.solved_since is not None:
+            words.append(f"{task.task} is no longer solved: its score is below its target again.")
+    return tuple(words)
+
+
+def _noise(task: TaskDecision) -> str:
+    return (
+        f"noise, or out of reach: more exposure brought no progress since step {task.noise_since}; "
+        f"its heat counts {task.learnability:.0%}"
+    )
 
 
 def _heat(task: TaskDecision) -> str:

@@ -13,10 +13,7 @@ For every task (formulas vectorised over tasks; y score, n probes, all component
     heat       h = weighted mean of the components, smoothed with a half-life, and discounted towards the mean heat
                    while no new signal comes
 
-Learnability in [min, 1] damps a task that stays far from its target while neither its score nor its held-out loss makes
-progress (noisy labels, an impossible task): halved once `stall_evaluations` evaluations in a row, with at least
-`stall_min_samples` samples served since the last progress, have shown none, again at each further one, and doubled back
-at each evaluation that shows progress. A plateau before a jump still lowers the loss, so it is spared.
+Learnability, which damps what exposure does not move, is in `scheduler.learnability`.
 
 A task without a signal keeps its components: no evidence is made up for it.
 
@@ -32,6 +29,7 @@ from numpy.typing import NDArray
 
 from scheduler.errors import StateError
 from scheduler.evaluation import Evaluation
+from scheduler.learnability import Learnability
 from scheduler.setup import HeatConfig
 from scheduler.trend import Trend
 
@@ -48,7 +46,6 @@ class HeatState:
     rejection: Array
     gap: Array
     heat: Array
-    learnability: Array
     score: Array
     best_score: Array
     best_level: Array
@@ -56,67 +53,60 @@ class HeatState:
     format_compliance: Array
     loss: Array
     best_loss: Array
-    progress_loss: Array
-    progress_level: Array
-    progress_served: Array
     rejected: Array
     reviewed: Array
-    stalled: Array
     overfit: Array
 
     @classmethod
     def new(cls, num_tasks: int) -> "HeatState":
-        """Before any signal: no heat, full learnability, no best yet."""
+        """Before any signal: no heat, no best yet."""
         state = cls(*(np.zeros(num_tasks) for _ in fields(cls)))
-        state.learnability += 1.0
         state.loss += np.inf
         state.best_loss += np.inf
-        state.progress_loss += np.inf
         return state
 
 
 class HeatTracker:
     """Turns signals into heat. One `update` per evaluation."""
 
-    def __init__(self, *, config: HeatConfig, target_scores: Array) -> None:
+    def __init__(self, *, config: HeatConfig, target_scores: Array, base_samples: Array) -> None:
+        """`base_samples` [K]: what each task would be served in the whole run under the prior, above 0."""
         self.config = config
         self.target_scores = target_scores
+        self.base_samples = base_samples
         self.trend = Trend.new(len(target_scores))
         self.state = HeatState.new(len(target_scores))
+        self.learnability = Learnability.new(len(target_scores))
 
     @property
     def measured_once(self) -> Mask:
         """Tasks [K] that have had at least one signal."""
         return self.trend.seen
 
-    def update(self, evaluation: Evaluation, *, served: Array, overfit_tolerance: float) -> None:
-        """Fold in one evaluation, with the samples served so far [K]. Tasks without a signal grow stale."""
+    def update(self, evaluation: Evaluation, *, step: int, served: Array, overfit_tolerance: float) -> None:
+        """Fold in the evaluation at `step`, with the samples served so far [K]. Tasks without a signal grow stale."""
         state, measured = self.state, evaluation.measured
         first = measured & ~self.trend.seen
         self.trend.predict()
         self.trend.update(measured, evaluation["score"], evaluation["num_probes"])
-        progress = self._notice_progress(measured, evaluation["loss"], served)
         self._remember(evaluation, overfit_tolerance)
         self._components(evaluation)
-        self._learnability(measured, progress)
+        self.learnability.update(
+            measured,
+            step=step,
+            served=served,
+            loss=evaluation["loss"],
+            score=evaluation["score"],
+            num_probes=evaluation["num_probes"],
+            trend=self.trend,
+            target=self.target_scores,
+            base_samples=self.base_samples,
+            config=self.config,
+        )
         raw = self._mix_components()
         keep = 0.5 ** (1.0 / self.config.half_life_evaluations)
         state.heat = np.where(measured, np.where(first, raw, keep * state.heat + (1.0 - keep) * raw), state.heat)
         self._discount_stale(measured)
-
-    def _notice_progress(self, measured: Mask, loss: Array, served: Array) -> Mask:
-        """Tasks [K] whose loss fell or level rose by more than noise since their last progress; others may stall."""
-        state, trend = self.state, self.trend
-        better = measured & (loss < state.progress_loss * (1.0 - self.config.stall_loss_progress))
-        margin = np.maximum(2.0 * np.sqrt(trend.level_variance), 0.02)
-        climbed = measured & (trend.level > state.progress_level + margin)
-        progress = better | climbed
-        exposed = measured & (served - state.progress_served >= self.config.stall_min_samples)
-        state.stalled = np.where(progress, 0.0, np.where(exposed, state.stalled + 1.0, state.stalled))
-        state.progress_loss = np.where(progress, np.minimum(loss, state.progress_loss), state.progress_loss)
-        state.progress_level = np.where(progress, np.maximum(trend.level, state.progress_level), state.progress_level)
-        state.progress_served = np.where(progress, served, state.progress_served)
-        return progress
 
     def _remember(self, evaluation: Evaluation, tolerance: float) -> None:
         state, measured = self.state, evaluation.measured
@@ -163,12 +153,6 @@ class HeatTracker:
         state.best_level_variance = np.where(record, trend.level_variance, state.best_level_variance)
         state.best_level = np.where(record, shown, state.best_level)
 
-    def _learnability(self, measured: Mask, progress: Mask) -> None:
-        state, config = self.state, self.config
-        stuck = measured & (state.stalled >= config.stall_evaluations) & (state.gap >= config.stall_min_gap)
-        factor = np.where(stuck, 0.5, np.where(progress, 2.0, 1.0))
-        state.learnability = np.clip(state.learnability * factor, config.min_learnability, 1.0)
-
     def _mix_components(self) -> Array:
         state, config = self.state, self.config
         total = config.decay_weight + config.variance_weight + config.rejection_weight + config.gap_weight
@@ -188,21 +172,32 @@ class HeatTracker:
         mean = float(state.heat[measured].mean())
         state.heat = np.where(measured, state.heat, mean + keep * (state.heat - mean))
 
+    def _arrays(self) -> dict[str, tuple[Any, str]]:
+        """Where every array of the memory is kept: owner and attribute, by the name in the state."""
+        owners = {"heat": self.state, "trend": self.trend, "learn": self.learnability, "line": self.learnability.lines}
+        return {
+            f"{prefix}.{field.name}": (owner, field.name)
+            for prefix, owner in owners.items()
+            for field in fields(owner)
+            if field.name != "lines"
+        }
+
     def state_dict(self) -> dict[str, Any]:
         """JSON-able copy of the memory; infinities as None."""
-        arrays = {f"heat.{f.name}": getattr(self.state, f.name) for f in fields(HeatState)}
-        arrays |= {f"trend.{f.name}": getattr(self.trend, f.name) for f in fields(Trend)}
-        return {name: [_plain(value) for value in array.tolist()] for name, array in arrays.items()}
+        return {
+            name: [_plain(value) for value in getattr(owner, attribute).tolist()]
+            for name, (owner, attribute) in self._arrays().items()
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Inverse of `state_dict`. Raises StateError on unknown or missing keys or another number of tasks."""
-        expected = [f"heat.{field.name}" for field in fields(HeatState)] + [f"trend.{f.name}" for f in fields(Trend)]
-        if state.keys() != set(expected):
-            raise StateError(f"heat state has the keys {sorted(state)}; expected {sorted(expected)}")
+        places = self._arrays()
+        if state.keys() != places.keys():
+            raise StateError(f"heat state has the keys {sorted(state)}; expected {sorted(places)}")
         for name, values in state.items():
             if len(values) != len(self.target_scores):
                 raise StateError(f"{name} is for {len(values)} tasks; this run has {len(self.target_scores)}")
-            owner, attribute = (self.state, name[5:]) if name.startswith("heat.") else (self.trend, name[6:])
+            owner, attribute = places[name]
             dtype = bool if attribute == "seen" else float
             setattr(owner, attribute, np.array([np.inf if v is None else v for v in values], dtype=dtype))
 

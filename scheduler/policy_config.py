@@ -102,7 +102,7 @@ class HeatPolicy(AdaptivePolicy):
     """Weight ∝ prior · exp(strength · heat · learnability), anchored to the prior (see `scheduler.policies.heat`)."""
 
     type: Literal["heat"] = "heat"
-    strength: float = Field(default=3.0, ge=0, le=20)
+    strength: float = Field(default=5.0, ge=0, le=20)
     long_tail_boost: float = Field(default=0.5, ge=0, le=5, description="adds boost·gap to a long-tail task's exponent")
 
 
@@ -232,6 +232,26 @@ class SkillItPolicy(AdaptivePolicy):
     effects: dict[str, dict[str, Annotated[NonNegative, Field(le=10)]]] = Field(default={})
 
 
+class GradientPolicy(AdaptivePolicy):
+    """Raise the tasks with large, clean or aligned gradients, after PiKE and R&B (see `scheduler.policies.gradient`).
+
+    It needs `train.influence`, which measures them.
+
+    Attributes:
+        form: `pike`: squared norm of the gradient less its noise; `alignment`: how far the task's gradient and the
+            applied update agree, in the form of R&B.
+        rate: Exponent added at a new measurement to a task with the mean statistic (ζ1).
+        noise: Weight of the gradient's variance against its squared norm, in the form `pike` (ζ2 / ζ1).
+        anchor: Share of the weights that returns to the prior at every evaluation.
+    """
+
+    type: Literal["gradient"] = "gradient"
+    form: Literal["pike", "alignment"] = "pike"
+    rate: float = Field(default=0.3, gt=0, le=10)
+    noise: float = Field(default=1.0, ge=0, le=100)
+    anchor: float = Field(default=0.05, ge=0, le=1)
+
+
 class AioliPolicy(AdaptivePolicy):
     """Correct another policy by an estimate of what each task's share does for all (see `scheduler.policies.aioli`).
 
@@ -262,6 +282,7 @@ Policy = Annotated[
     | OdmPolicy
     | AdoPolicy
     | SkillItPolicy
+    | GradientPolicy
     | AioliPolicy,
     Field(discriminator="type"),
 ]

@@ -52,3 +52,10 @@ def prior_weights(setup: EngineSetup) -> NDArray[np.float64]:
             "only their proportions count: give smaller numbers"
         )
     return np.array(weights) / total
+
+
+def base_samples(setup: EngineSetup, prior: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Samples [K] of every task in the whole run under `prior` [K]; above 0, those of a hundredth of 1/K at least."""
+    shares = prior / np.array(setup.mean_supervised_tokens or np.ones(len(prior)))
+    shares = np.maximum(shares / shares.sum(), 0.01 / len(prior))
+    return shares * setup.total_steps * setup.global_batch_size

@@ -71,7 +71,8 @@ class TaskDecision:
 
     `target_weight` is what the policy asked for, `weight_after` what the guards let through, `held_by` the guard that
     made the difference ("" if none did). `driver` says in words which statistic the policy went by and its value; ""
-    where that is heat.
+    where that is heat. `noise_since` is the step since which more exposure has brought the task no progress, where it
+    is recognised as noise or out of reach; `solved_since` that since which it is at its target; else None.
     """
 
     task: str
@@ -86,6 +87,8 @@ class TaskDecision:
     weight_after: float
     held_by: str
     driver: str = ""
+    noise_since: int | None = None
+    solved_since: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,10 +35,10 @@ class HeatConfig(ConfigModel):
     stale_half_life_evaluations: float = Field(default=4.0, gt=0)
     rejection_prior_reviews: FiniteFloat = Field(default=8.0, gt=0)
     human_review_weight: FiniteFloat = Field(default=5.0, ge=0)
-    stall_evaluations: int = Field(default=4, ge=1)
-    stall_min_samples: int = Field(default=512, ge=0)
+    stall_horizon_ratio: float = Field(default=0.5, gt=0, le=10)
+    stall_full_reach: float = Field(default=0.25, gt=0, le=1)
+    stall_patience_ratio: float = Field(default=0.2, ge=0, le=1)
     stall_min_gap: float = Field(default=0.3, ge=0, le=1)
-    stall_loss_progress: float = Field(default=0.01, gt=0, lt=1)
     min_learnability: float = Field(default=0.1, gt=0, le=1)
 
     @model_validator(mode="after")

@@ -1,9 +1,6 @@
 """Mixture policies: pure rules from evidence and their own memory to target weights. Guards bound what they ask for.
 
 Add one: a config model in `scheduler.policy_config.Policy`, a file with a `Rule` here, a case in `resolve`.
-
-Not here: rules on gradient statistics (PiKE, R&B, GRAPE). They need per-task gradient norms, which workers do not
-report.
 """
 
 from collections.abc import Iterable
@@ -15,6 +12,7 @@ from scheduler.policies.ado import AdoRule
 from scheduler.policies.aioli import AioliRule
 from scheduler.policies.base import Answer, Array, Evidence, Hold, Memory, Rule, Target
 from scheduler.policies.exp3 import Exp3Rule
+from scheduler.policies.gradient import GradientRule
 from scheduler.policies.group_dro import GroupDroRule
 from scheduler.policies.heat import HeatRule
 from scheduler.policies.history import History
@@ -30,6 +28,7 @@ from scheduler.policy_config import (
     AioliPolicy,
     Exp3Policy,
     ExplicitPrior,
+    GradientPolicy,
     GroupDroPolicy,
     HeatPolicy,
     OdmPolicy,
@@ -47,7 +46,7 @@ from scheduler.setup import EngineSetup
 _ROUNDING = 1e-12
 
 
-def resolve(policy: Policy, setup: EngineSetup) -> Rule:
+def resolve(policy: Policy, setup: EngineSetup) -> Rule:  # noqa: C901 -- one case a policy
     """The rule of `policy` for the tasks of a run.
 
     Raises:
@@ -73,6 +72,8 @@ def resolve(policy: Policy, setup: EngineSetup) -> Rule:
             return OdmRule(policy)
         case AdoPolicy():
             return AdoRule(policy)
+        case GradientPolicy():
+            return GradientRule(policy, setup.global_batch_size)
         case SkillItPolicy():
             return _skill_it(policy, setup)
         case AioliPolicy():

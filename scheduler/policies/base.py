@@ -49,6 +49,10 @@ class Evidence:
             been used in a decision before.
         previous_train_loss: The training loss before that.
         first_train_loss: The first training loss.
+        gradient_squared: Squared norm of the task's expected gradient, without the luck of the rows; may be below 0.
+        gradient_variance: Of the gradient of a single row, summed over the parameters.
+        gradient_pull: Fall of the task's loss per unit of the applied update's length, nats per token.
+        gradient_fresh: Tasks whose gradient has been measured since the evaluation before.
         served: Samples (supervised tokens, where weights are shares of tokens) served since step 0.
         exposure: The same between the last two signals of the task; NaN before there are two.
         total_exposure: The same of all tasks together in that time.
@@ -77,6 +81,10 @@ class Evidence:
     train_loss: Array
     previous_train_loss: Array
     first_train_loss: Array
+    gradient_squared: Array
+    gradient_variance: Array
+    gradient_pull: Array
+    gradient_fresh: Mask
     served: Array
     exposure: Array
     total_exposure: Array

@@ -27,5 +27,5 @@ class HeatRule(Memoryless):
         """Target weights from heat."""
         policy = self.policy
         boost = np.where(evidence.long_tail, policy.long_tail_boost * evidence.gap, 0.0)
-        tilt = (policy.strength * evidence.heat + boost) * evidence.learnability
+        tilt = (policy.strength * evidence.heat + boost) * evidence.learnability + np.log(evidence.learnability)
         return Answer(tilted(evidence.prior, anchored(evidence.prior, tilt, evidence.measured)), memory)

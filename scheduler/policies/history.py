@@ -13,6 +13,7 @@ import numpy as np
 from scheduler.errors import StateError
 from scheduler.evaluation import Evaluation
 from scheduler.policies.base import Array
+from scheduler.signals import TaskGradient
 
 
 @dataclass(slots=True)
@@ -20,7 +21,8 @@ class History:
     """Arrays [K]. Losses are nats per supervised token; `counted` are samples or supervised tokens since step 0.
 
     `measured_at` is the number of the evaluation that measured a task last (1, 2, …) and `served_then`, `total_then`
-    what had been served of it and of all tasks by then; `evaluations` is the same number for every task.
+    what had been served of it and of all tasks by then; `evaluations` is the same number for every task. `gradient_new`
+    is 1 for a task whose gradient has been measured since the last evaluation, and 2 while that one is decided on.
     """
 
     evaluations: Array
@@ -37,6 +39,10 @@ class History:
     first_train_loss: Array
     previous_train_loss: Array
     last_train_loss: Array
+    gradient_squared: Array
+    gradient_variance: Array
+    gradient_pull: Array
+    gradient_new: Array
     counted: Array
     served_then: Array
     total_then: Array
@@ -49,6 +55,7 @@ class History:
         history = cls(*(np.full(num_tasks, np.nan) for _ in fields(cls)))
         history.evaluations = np.zeros(num_tasks)
         history.counted = np.zeros(num_tasks)
+        history.gradient_new = np.zeros(num_tasks)
         return history
 
     def observe_interval(self, *, counted: Sequence[int], train_loss: Sequence[float | None]) -> None:
@@ -57,9 +64,18 @@ class History:
         losses = np.array([np.nan if loss is None else loss for loss in train_loss], dtype=np.float64)
         self.reported_train_loss = np.where(np.isfinite(losses) & (losses >= 0.0), losses, np.nan)
 
+    def observe_gradients(self, gradients: Mapping[int, TaskGradient]) -> None:
+        """Take in what the workers measured of some tasks, by index. What holds no finite numbers counts as nothing."""
+        for index, gradient in gradients.items():
+            numbers = (gradient.squared_norm, gradient.variance, gradient.pull)
+            if np.isfinite(numbers).all() and gradient.variance >= 0.0:
+                self.gradient_squared[index], self.gradient_variance[index], self.gradient_pull[index] = numbers
+                self.gradient_new[index] = 1.0
+
     def fold(self, evaluation: Evaluation) -> None:
         """Take in one evaluation; a training loss reported since the evaluation before counts for this one."""
         fresh = evaluation.measured
+        self.gradient_new = np.where(self.gradient_new == 1.0, 2.0, 0.0)
         self.evaluations = self.evaluations + 1.0
         self.span = np.where(fresh, self.evaluations - self.measured_at, self.span)
         self.measured_at = np.where(fresh, self.evaluations, self.measured_at)

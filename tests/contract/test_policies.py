@@ -19,6 +19,7 @@ from scheduler.policy_config import (
     AioliPolicy,
     Exp3Policy,
     ExplicitPrior,
+    GradientPolicy,
     GroupDroPolicy,
     HeatPolicy,
     OdmPolicy,
@@ -58,6 +59,8 @@ POLICIES: list[Any] = [
     AdoPolicy(measure="train_loss", mixing=1.0, min_points=4, min_measured_ratio=0.0),
     SkillItPolicy(),
     SkillItPolicy(effects={"t0": {"t0": 3.0}}, strength=20.0, window=1, min_measured_ratio=0.0),
+    GradientPolicy(),
+    GradientPolicy(form="alignment", rate=10.0, anchor=0.0, min_measured_ratio=0.0),
     AioliPolicy(),
     AioliPolicy(base=StaticPolicy(), strength=20.0, min_z=0.0, forgetting=1.0, min_measured_ratio=0.0),
 ]
@@ -120,6 +123,10 @@ def evidence(seed: int = 0, num_tasks: int = NUM_TASKS) -> Evidence:
         train_loss=column(4.0),
         previous_train_loss=column(4.0, twice),
         first_train_loss=column(4.0),
+        gradient_squared=column(2.0),
+        gradient_variance=column(50.0),
+        gradient_pull=column(1.0) - 0.3,
+        gradient_fresh=measured & (rng.random(num_tasks) > 0.5),
         served=1000.0 * rng.random(num_tasks),
         exposure=exposure,
         total_exposure=np.where(twice, float(np.nansum(exposure)), np.nan),
@@ -210,6 +217,7 @@ def test_an_evaluation_that_measured_too_little_moves_nothing_and_says_so(policy
 def test_a_task_that_was_never_measured_keeps_its_prior_share(policy: Any) -> None:
     unknown = np.arange(NUM_TASKS) == 3
     gone = ("span", "score", "first_score", "best_score", "previous_score", "loss", "first_loss", "best_loss")
+    gone += ("gradient_squared", "gradient_variance", "gradient_pull")
     gone += ("previous_loss", "train_loss", "previous_train_loss", "first_train_loss", "exposure", "total_exposure")
     seen = []
     for seed in range(8):

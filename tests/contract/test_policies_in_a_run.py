@@ -15,6 +15,7 @@ from scheduler.ledger import read_ledger
 from scheduler.plan import MixturePlan
 from scheduler.policy_config import AioliPolicy, HeatPolicy
 from scheduler.records import DecisionRecord, Record
+from scheduler.signals import TaskGradient
 from tests.contract.test_policies import every_policy, run_setup
 from tests.unit.scheduler.made import evaluate, report, signal
 
@@ -35,6 +36,16 @@ def test_every_policy_drives_an_engine_of_any_size(policy: Any, num_tasks: int) 
         assert np.all((weights >= engine.guards.floor) & (weights <= engine.guards.ceiling))
 
 
+def gradients(names: list[str], step: int) -> tuple[TaskGradient, ...]:
+    """Two of the tasks, in turn, as the workers measure them."""
+    turn = step // 25
+    return tuple(
+        TaskGradient(task=name, step=step, num_rows=8, norm=1.0 + index, variance=2.0 + turn, cosine=0.1 * index - 0.1)
+        for index, name in enumerate(names)
+        if (index + turn) % 2
+    )
+
+
 def drive(keeper: HeatKeeper, steps: range) -> None:
     """Evaluate, decide and train: scores and losses of their own for every task, one task missing now and then."""
     names, attempt = list(keeper.memory.engine.index_of), keeper.memory.attempt
@@ -49,7 +60,7 @@ def drive(keeper: HeatKeeper, steps: range) -> None:
         served = [4 * after + index * after for index in range(len(names))]
         boundary = report(served, step=after, attempt=attempt, plan_version=version)
         losses = tuple(2.0 / (1 + index + after / 50) if (after + index) % 3 else None for index in range(len(names)))
-        keeper.observe_interval(dataclasses.replace(boundary, train_loss=losses))
+        keeper.observe_interval(dataclasses.replace(boundary, train_loss=losses, gradients=gradients(names, after)))
 
 
 @every_policy
@@ -98,9 +109,11 @@ def test_a_policy_names_the_statistic_that_moved_each_weight(policy: Any) -> Non
             engine.observe(signal(name, step=step, **own))
         decision, _ = engine.decide(step)
         served = [4 * step + 10 * index * index * step // 25 for index in range(4)]
-        engine.observe_interval(dataclasses.replace(report(served, step=step), train_loss=(1.0 / (1 + step),) * 4))
+        boundary = dataclasses.replace(report(served, step=step), train_loss=(1.0 / (1 + step),) * 4)
+        engine.observe_interval(dataclasses.replace(boundary, gradients=gradients(list(engine.index_of), step)))
         for task in decision.tasks:
-            assert isinstance(policy, HeatPolicy | AioliPolicy) or task.driver
+            assert isinstance(policy, HeatPolicy | AioliPolicy) or task.driver or decision.held
+        assert decision.held is None or step == 0
         for sentence in decision.sentences:
             assert sentence.endswith(".")
             assert "nan" not in sentence

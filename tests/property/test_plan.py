@@ -78,8 +78,7 @@ def setups(draw: st.DrawFn) -> EngineSetup:
         mode=draw(st.sampled_from(["lag1", "sync", "async"])),
         guards=draw(guard_settings(num_tasks=size, batch_size=batch_size)),
         heat={
-            "stall_evaluations": 1,
-            "stall_min_samples": 0,
+            "stall_patience_ratio": 0.0,
             "half_life_evaluations": draw(st.sampled_from([1e-9, 1.0, 1e9])),
         },
     )

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from scheduler.explain import measured, sentence, sentences
+from scheduler.explain import measured, recognised_as, recognitions, sentence, sentences
+from scheduler.learnability import Recognised
 from scheduler.records import TaskDecision
 from tests.unit.scheduler.made import signal
 
@@ -58,7 +59,7 @@ def test_a_cooled_task_does_not_fall_because_others_are_hotter() -> None:
 
 
 def test_damping_is_said_with_what_is_left_of_the_heat() -> None:
-    assert "exposure brings no progress, so its heat counts 25%" in sentence(replace(HOT, learnability=0.25))
+    assert "exposure brings little progress, so its heat counts 25%" in sentence(replace(HOT, learnability=0.25))
 
 
 def test_a_task_that_does_not_move_stays() -> None:
@@ -89,3 +90,27 @@ def test_a_measurement_is_told_with_its_change_since_the_one_before() -> None:
         "score 0.750 on 64 probes (+0.250), held-out loss 1.000 (-0.250); of 16 answers reviewed 4 rejected, "
         "100% in the right format; people rejected 1 of 3."
     )
+
+
+def test_noise_and_solved_tasks_are_called_what_they_are() -> None:
+    noise = replace(HOT, learnability=0.1, noise_since=300)
+    assert "noise, or out of reach: more exposure brought no progress since step 300; its heat counts 10%" in sentence(
+        noise
+    )
+    assert sentence(replace(HOT, solved_since=100)).endswith("; solved since step 100.")
+    assert recognised_as(noise) is not None
+    assert recognised_as(HOT) is None
+
+
+def test_a_task_is_named_when_it_is_recognised_and_when_that_no_longer_holds() -> None:
+    nothing, noise, solved = Recognised(None, None), Recognised(300, None), Recognised(None, 100)
+    tasks = [replace(HOT, task=name, learnability=0.1, noise_since=300) for name in ("a", "b", "c", "d")]
+    words = recognitions(tasks, [nothing, noise, nothing, solved], [noise, nothing, solved, nothing])
+    assert words == (
+        "a is recognised as noise, or out of reach: more exposure brought no progress since step 300; "
+        "its heat counts 10%.",
+        "b makes progress again and is no longer taken for noise.",
+        "c is solved since step 100: its score is at its target.",
+        "d is no longer solved: its score is below its target again.",
+    )
+    assert recognitions(tasks, [noise] * 4, [noise] * 4) == ()

@@ -15,11 +15,15 @@ ONLY_GAP = HeatConfig(decay_weight=0, variance_weight=0, rejection_weight=0, gap
 
 
 def tracker(num_tasks: int = 1, config: HeatConfig | None = None, *, target: float = 0.8) -> HeatTracker:
-    return HeatTracker(config=config or HeatConfig(), target_scores=np.full(num_tasks, target))
+    return HeatTracker(
+        config=config or HeatConfig(),
+        target_scores=np.full(num_tasks, target),
+        base_samples=np.full(num_tasks, 10_000.0),
+    )
 
 
 def feed(heat: HeatTracker, *signals: TaskSignal | None, served: float = 0.0) -> None:
-    heat.update(evaluation(*signals), served=np.full(len(signals), served), overfit_tolerance=0.1)
+    heat.update(evaluation(*signals), step=0, served=np.full(len(signals), served), overfit_tolerance=0.1)
 
 
 def scores(heat: HeatTracker, values: list[float], **fields: Any) -> None:

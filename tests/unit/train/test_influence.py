@@ -118,7 +118,7 @@ STAGE = StageTraining(learning_rate=1.0, warmup_steps=0, max_grad_norm=1.0, micr
 
 
 class Names:
-    """As much of a store, a stepper and a layout as the turns need: task t has the gradient (1 + t, row / 10 + step)."""
+    """As much of a store, a stepper and a layout as the turns need: task t has the gradient (1 + t, …)."""
 
     task_names = ("a", "b", "c", "d", "e")
     in_lockstep = False

@@ -31,6 +31,9 @@ def evidence(num_tasks: int, *, step: int = 100, progress: float = 0.5, **column
         usual[name] = np.ones(num_tasks)
     for name in ("previous_train_loss", "first_train_loss"):
         usual[name] = np.ones(num_tasks)
+    for name in ("gradient_squared", "gradient_variance", "gradient_pull"):
+        usual[name] = np.ones(num_tasks)
+    usual["gradient_fresh"] = np.ones(num_tasks, dtype=bool)
     usual |= {name: np.array(values) for name, values in columns.items()}
     return Evidence(**usual, step=step, progress=progress)
 

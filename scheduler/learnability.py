@@ -1,0 +1,226 @@
+"""Learnability: does more exposure still bring a task forward? And which tasks have nothing left to learn?
+
+Per task a line is fitted through log held-out loss, and one through the score, against the samples n of the task itself
+(not against time: a task that is served little has no chance to show progress). Least squares with weights w
+that fade with the task's own exposure; Σ over the points of the segment, n̄ and ȳ their weighted means:
+
+    slope   b = S_ny / S_nn,  S_nn = Σ w (n - n̄)²,  S_ny = Σ w (n - n̄)(y - ȳ)
+    error   se(b) = σ / √S_nn;  σ² of log loss from the residuals, pulled to 0.03² by three points' worth of prior;
+                    of the score binomial in its probes
+    reach   what `horizon` further samples promise, the greater of
+                loss   1 - exp(-horizon · (se(b) - b))            share of its loss, at the optimistic end
+                score  horizon · (b - se(b)) / (target - level)   share of its gap, as far as the rise is no luck
+            in [0, 1]. The loss is the sensitive measure and has the benefit of the doubt. Reach is 1 while a line has
+            less than two points, or a segment less than `patience` samples: no evidence, no verdict
+
+    wanted          clip(reach / full_reach, min, 1), for gaps from `min_gap` on; at half of it or less never damped
+    learnability    moves towards wanted, by a factor of 2 an evaluation at most; min for a task recognised as noise
+
+Patience is a share of the task's base exposure, the samples it would get in the whole run under the prior; so is the
+horizon, of the mean of all tasks where that is more; the weights halve every half of a horizon. The question is always
+whether half a run more would be worth it, at its beginning as at its end.
+
+A segment ends, and a new one begins with full patience, when an observation lies more than four standard errors off
+its line on the side that says exposure matters: a loss that falls, a score that rises (a plateau left behind), a score
+that falls (a task forgotten while it was starved). So a task that was given up and lives on its floor comes back by a
+single clear step. What cannot be told apart: noise, a task beyond the model's means, a plateau that shows in neither
+score nor loss; the floor keeps each of them under observation.
+
+    noise   wanted is a quarter or less, and learnability a half or less; ends when wanted is a half or more
+    solved  level - one standard error at or above the target; ends when level + one standard error is below it
+
+The line is ordinary weighted least squares (Draper & Smith, Applied Regression Analysis, ch. 9); the projection over a
+horizon and its optimistic end are this project's own, in the spirit of upper confidence bounds (Auer et al. 2002).
+"""
+
+from dataclasses import dataclass, fields
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scheduler.setup import HeatConfig
+from scheduler.trend import Trend, observation_variance
+
+Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+_PRIOR_SIGMA = 0.03
+_PRIOR_POINTS = 3.0
+_BREAK = 4.0
+_NEVER = -1.0
+_RECOGNISED, _DOUBTED = 0.25, 0.5
+
+
+class Recognised(NamedTuple):
+    """Since which step a task is recognised as noise (or out of reach), and as solved; None where it is not."""
+
+    noise_since: int | None
+    solved_since: int | None
+
+
+@dataclass(slots=True)
+class Lines:
+    """Weighted sums of the two lines, arrays [K]: n samples served, l log loss, y score.
+
+    `weight` is the sum of the weights, the `mean_` are weighted, the rest sums of products of deviations from them.
+    """
+
+    weight: Array
+    mean_n: Array
+    mean_l: Array
+    mean_y: Array
+    nn: Array
+    nl: Array
+    ll: Array
+    ny: Array
+    start_n: Array
+    last_n: Array
+
+    @classmethod
+    def new(cls, num_tasks: int) -> "Lines":
+        """No point yet."""
+        return cls(*(np.zeros(num_tasks) for _ in fields(cls)))
+
+    def forget(self, half: Array, n: Array, where: Mask) -> None:
+        """Let the weights fade with the exposure since the last point."""
+        keep = np.where(where, 0.5 ** (np.maximum(n - self.last_n, 0.0) / half), 1.0)
+        self.weight, self.nn, self.nl, self.ll, self.ny = (
+            keep * one for one in (self.weight, self.nn, self.nl, self.ll, self.ny)
+        )
+
+    def restart(self, n: Array, where: Mask) -> None:
+        """Drop all points: a new segment begins at `n`."""
+        self.weight, self.nn, self.nl, self.ll, self.ny = (
+            np.where(where, 0.0, one) for one in (self.weight, self.nn, self.nl, self.ll, self.ny)
+        )
+        self.start_n = np.where(where, n, self.start_n)
+
+    def add(self, n: Array, log_loss: Array, score: Array, where: Mask) -> None:
+        """Take in a point of weight 1 (West's weighted update, Comm. ACM 22 (1979), 532)."""
+        weight = self.weight + 1.0
+        part = self.weight / weight
+        off_n, off_l, off_y = n - self.mean_n, log_loss - self.mean_l, score - self.mean_y
+        self.nn = np.where(where, self.nn + part * off_n**2, self.nn)
+        self.nl = np.where(where, self.nl + part * off_n * off_l, self.nl)
+        self.ll = np.where(where, self.ll + part * off_l**2, self.ll)
+        self.ny = np.where(where, self.ny + part * off_n * off_y, self.ny)
+        self.mean_n = np.where(where, self.mean_n + off_n / weight, self.mean_n)
+        self.mean_l = np.where(where, self.mean_l + off_l / weight, self.mean_l)
+        self.mean_y = np.where(where, self.mean_y + off_y / weight, self.mean_y)
+        self.weight = np.where(where, weight, self.weight)
+        self.last_n = np.where(where, n, self.last_n)
+
+    def slopes(self) -> tuple[Array, Array]:
+        """Of log loss and of the score, per sample [K]; 0 where a line has no two points apart."""
+        safe = np.where(self.nn > 0.0, self.nn, np.inf)
+        return self.nl / safe, self.ny / safe
+
+    def loss_variance(self) -> Array:
+        """Variance [K] of a single log loss about its line."""
+        residual = np.maximum(self.ll - self.slopes()[0] * self.nl, 0.0)
+        points = np.maximum(self.weight - 2.0, 0.0)
+        return (_PRIOR_POINTS * _PRIOR_SIGMA**2 + residual) / (_PRIOR_POINTS + points)
+
+
+@dataclass(slots=True)
+class Learnability:
+    """Per-task memory, arrays [K]. Steps are those of evaluations; -1 where it is not so.
+
+    Attributes:
+        value: Learnability, in [min, 1].
+        progress_step: Last evaluation at which more exposure still promised full progress.
+        noise_step: `progress_step` of a task recognised as noise or out of reach.
+        solved_step: Evaluation since which the task is solved.
+    """
+
+    lines: Lines
+    value: Array
+    progress_step: Array
+    noise_step: Array
+    solved_step: Array
+
+    @classmethod
+    def new(cls, num_tasks: int) -> "Learnability":
+        """Full learnability, nothing recognised."""
+        never = np.full(num_tasks, _NEVER)
+        return cls(Lines.new(num_tasks), np.ones(num_tasks), np.zeros(num_tasks), never, never.copy())
+
+    def update(
+        self,
+        measured: Mask,
+        *,
+        step: int,
+        served: Array,
+        loss: Array,
+        score: Array,
+        num_probes: Array,
+        trend: Trend,
+        target: Array,
+        base_samples: Array,
+        config: HeatConfig,
+    ) -> None:
+        """Fold in one evaluation of the tasks in `measured` [K]; `trend` has it already."""
+        horizon = config.stall_horizon_ratio * np.maximum(base_samples, base_samples.mean())
+        log_loss = np.log(np.maximum(loss, 1e-6))
+        lines, num_probes = self.lines, np.maximum(num_probes, 1.0)
+        expected = np.where(lines.weight > 0.0, np.clip(lines.mean_y, 0.0, 1.0), score)
+        noise = np.maximum(observation_variance(score, num_probes), observation_variance(expected, num_probes))
+        lines.forget(horizon / 2, served, measured)
+        broken = measured & _breaks(lines, served, log_loss, score, noise)
+        lines.restart(served, broken | (measured & (lines.weight == 0.0)))
+        lines.add(served, log_loss, score, measured)
+        gap = np.maximum(target - trend.level, 0.0)
+        reach = _reach(lines, noise, horizon=horizon, gap=gap)
+        patient = served - lines.start_n < config.stall_patience_ratio * base_samples
+        wanted = np.clip(reach / config.stall_full_reach, config.min_learnability, 1.0)
+        concern = np.clip(2.0 * gap / target / max(config.stall_min_gap, 1e-9) - 1.0, 0.0, 1.0)
+        wanted = np.where(patient, 1.0, 1.0 - concern * (1.0 - wanted))
+        self.progress_step = np.where(measured & (wanted >= 1.0), step, self.progress_step)
+        self._recognise_noise(measured, wanted)
+        self._recognise_solved(measured, step=step, trend=trend, target=target)
+        moved = np.clip(wanted, self.value / 2.0, self.value * 2.0)
+        moved = np.where(self.noise_step >= 0, config.min_learnability, moved)
+        self.value = np.where(measured, moved, self.value)
+
+    def recognised(self) -> list[Recognised]:
+        """What every task is recognised as."""
+        steps = zip(self.noise_step.tolist(), self.solved_step.tolist(), strict=True)
+        return [Recognised(*(None if step < 0 else int(step) for step in both)) for both in steps]
+
+    def _recognise_noise(self, measured: Mask, wanted: Array) -> None:
+        doubtful = measured & (wanted <= _RECOGNISED) & (self.value <= _DOUBTED) & (self.noise_step < 0)
+        self.noise_step = np.where(doubtful, self.progress_step, self.noise_step)
+        self.noise_step = np.where(measured & (wanted >= _DOUBTED), _NEVER, self.noise_step)
+
+    def _recognise_solved(self, measured: Mask, *, step: int, trend: Trend, target: Array) -> None:
+        error = np.sqrt(trend.level_variance)
+        reached, lost = trend.level - error >= target, trend.level + error < target
+        self.solved_step = np.where(measured & reached & (self.solved_step < 0), step, self.solved_step)
+        self.solved_step = np.where(measured & lost, _NEVER, self.solved_step)
+
+
+def _breaks(lines: Lines, n: Array, log_loss: Array, score: Array, score_variance: Array) -> Mask:
+    """Points [K] more than four standard errors off their line, towards a lower loss or any other score."""
+    slope_l, slope_y = lines.slopes()
+    ahead = n - lines.mean_n
+    spread = 1.0 + 1.0 / np.maximum(lines.weight, 1e-12)
+    spread = spread + ahead**2 / np.where(lines.nn > 0.0, lines.nn, np.inf)
+    off_l = log_loss - lines.mean_l - slope_l * ahead
+    off_y = score - lines.mean_y - slope_y * ahead
+    known = lines.weight > 0.0
+    lower_loss = off_l < -_BREAK * np.sqrt(lines.loss_variance() * spread)
+    other_score = np.abs(off_y) > _BREAK * np.sqrt(score_variance * spread)
+    return known & (lower_loss | other_score)
+
+
+def _reach(lines: Lines, score_variance: Array, *, horizon: Array, gap: Array) -> Array:
+    """Gain [K] that `horizon` more samples promise, at the optimistic end; 1 where there is no line yet."""
+    slope_l, slope_y = lines.slopes()
+    no_line = lines.nn <= 0.0
+    depth = np.where(no_line, 1.0, lines.nn)
+    fall = np.sqrt(lines.loss_variance() / depth) - slope_l
+    rise = slope_y - np.sqrt(score_variance / depth)
+    of_loss = -np.expm1(-np.clip(horizon * fall, 0.0, 50.0))
+    of_gap = np.clip(horizon * rise / np.maximum(gap, 1e-3), 0.0, 1.0)
+    return np.where(no_line, 1.0, np.maximum(of_loss, of_gap))
