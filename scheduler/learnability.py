@@ -20,7 +20,7 @@ Patience is a share of the task's base exposure, the samples it would get in the
 horizon, of the mean of all tasks where that is more; the weights halve every half of a horizon. The question is always
 whether half a run more would be worth it, at its beginning as at its end.
 
-A segment ends, and a new one begins with full patience, when an observation lies more than four standard errors off
+A segment ends, and a new one begins with full patience, when an observation lies more than 3.5 standard errors off
 its line on the side that says exposure matters: a loss that falls, a score that rises (a plateau left behind), a score
 that falls (a task forgotten while it was starved). So a task that was given up and lives on its floor comes back by a
 single clear step. What cannot be told apart: noise, a task beyond the model's means, a plateau that shows in neither
@@ -47,7 +47,7 @@ Mask = NDArray[np.bool_]
 
 _PRIOR_SIGMA = 0.03
 _PRIOR_POINTS = 3.0
-_BREAK = 4.0
+_BREAK = 3.5
 _NEVER = -1.0
 _RECOGNISED, _DOUBTED = 0.25, 0.5
 
@@ -201,7 +201,7 @@ class Learnability:
 
 
 def _breaks(lines: Lines, n: Array, log_loss: Array, score: Array, score_variance: Array) -> Mask:
-    """Points [K] more than four standard errors off their line, towards a lower loss or any other score."""
+    """Points [K] more than 3.5 standard errors off their line, towards a lower loss or any other score."""
     slope_l, slope_y = lines.slopes()
     ahead = n - lines.mean_n
     spread = 1.0 + 1.0 / np.maximum(lines.weight, 1e-12)

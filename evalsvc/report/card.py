@@ -79,6 +79,8 @@ def _mixture(report: Report) -> str:
     ]
     if report.biggest_change is not None:
         facts.append(f"Biggest change: {report.biggest_change.sentence}")
+    facts += [f"{name}: {task.recognised}." for name, task in report.tasks.items() if task.recognised]
+    facts += report.influence.sentences
     return f"{table}\n\n{' '.join(facts)}"
 
 

@@ -9,6 +9,7 @@ import itertools
 from collections.abc import Iterable, Sequence
 
 from evalsvc.report.history import RunHistory
+from evalsvc.report.influence import measure_influence
 from evalsvc.report.schema import (
     SCHEMA_VERSION,
     Arranged,
@@ -24,6 +25,7 @@ from evalsvc.report.schema import (
     WeightChange,
 )
 from evalsvc.report.words import change_sentence, guard_sentences, heat_contributions
+from scheduler.explain import recognised_as
 from scheduler.records import DecisionRecord, Record, TaskDecision
 from scheduler.setup import EngineSetup, WeightUnit
 from scheduler.signals import TaskSignal
@@ -74,6 +76,7 @@ def build_report(records: Iterable[Record], facts: RunFacts) -> Report:
         notable=_notable(history, decisions),
         segments=segments,
         scores=tuple(_score_point(signal) for signals in history.signals.values() for signal in signals),
+        influence=measure_influence(history),
         superseded=Superseded(
             num_boundaries=len(history.superseded_boundaries),
             scores=tuple(_score_point(signal) for signal in history.superseded_signals),
@@ -164,6 +167,9 @@ def _tasks(history: RunHistory, segments: Sequence[Segment], facts: RunFacts) ->
             epochs=samples / num_rows,
             heat=decided.heat if decided else None,
             learnability=decided.learnability if decided else None,
+            noise_since=decided.noise_since if decided else None,
+            solved_since=decided.solved_since if decided else None,
+            recognised=recognised_as(decided) if decided else None,
             components=_components(decided) if decided else None,
             heat_parts=_heat_parts(decided, setup) if decided else None,
         )

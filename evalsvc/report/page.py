@@ -41,6 +41,7 @@ def render_page(report: Report) -> str:
         report=report,
         figures=charts,
         components=COMPONENTS,
+        recognised={name: task.recognised for name, task in report.tasks.items() if task.recognised},
         undone=sum(event.superseded for event in report.events),
         specs=_script_json({figure.key: figure.spec for figure in charts}),
         themes=_script_json(THEMES),

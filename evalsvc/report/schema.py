@@ -6,11 +6,12 @@
 from dataclasses import dataclass, field
 
 from evalsvc.report.history import Event
+from evalsvc.report.influence import Influence
 from scheduler.records import TaskDecision
 from scheduler.setup import WeightUnit
 from scheduler.task import Kind, Tier
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,8 @@ class Components:
 class TaskReport:
     """One task over the run. None: never measured, never decided on, or (shares) nothing trained.
 
-    `components` are the values behind the last heat, `heat_parts` the heat split among them (they sum to `heat`).
+    `recognised` says in words that it is noise (or out of reach) or solved, and since when; `noise_since` and
+    `solved_since` are those steps. `components` are the values behind the last heat, `heat_parts` the heat split among them (they sum to `heat`).
     """
 
     kind: Kind
@@ -91,6 +93,9 @@ class TaskReport:
     epochs: float
     heat: float | None
     learnability: float | None
+    noise_since: int | None
+    solved_since: int | None
+    recognised: str | None
     components: Components | None
     heat_parts: Components | None
 
@@ -218,4 +223,5 @@ class Report:
     notable: tuple[str, ...]
     segments: tuple[Segment, ...]
     scores: tuple[ScorePoint, ...]
+    influence: Influence
     superseded: Superseded
