@@ -25,6 +25,11 @@ class HeatConfig(ConfigModel):
     """How heat is computed from signals (formulas and units in `scheduler.heat`).
 
     The four weights are relative; a weight of 0 switches its component off.
+
+    Attributes:
+        stall_horizon_ratio: Exposure over which progress is projected, as a share of a task's in the whole run.
+        stall_full_reach: Share of its loss or gap that the projected exposure must take away for full learnability.
+        stall_patience_ratio: Share of a task's exposure in the whole run before it is judged.
     """
 
     decay_weight: FiniteFloat = Field(default=0.3, ge=0)

@@ -1,12 +1,12 @@
 """Which task the model really learnt from: the influence share of every task beside its nominal share.
 
-    pull_k       norm times cosine of the task's gradient with the applied update (`scheduler.signals.TaskGradient`); in
-                 steps between two measurements the last one holds, before the first the first
-    influence    of an interval: steps · (tokens of the task / tokens of the interval) · pull_k, which is the part of the
-                 interval's descent along the applied updates that came from the task's own samples, per unit of length
-    share        sum over the run, as a share of the positive sums; a task whose sum is below 0 was pulled against: 0
+    pull_k       norm times cosine of the task's gradient with the applied update (`scheduler.signals.TaskGradient`);
+                 between two measurements the last one holds, before the first the first
+    influence    of an interval: steps · (tokens of the task / tokens of the interval) · pull_k: the part of the descent
+                 along the applied updates that came from the task's own samples, per unit of their length
+    share        sum over the run, as a share of the positive sums; 0 for a task that was pulled against on the whole
 
-A figure is as good as its measurements are many: eight rows a time give an honest mean over a run, not a single value to
+A figure is as good as its measurements are many: eight rows a time give an honest mean over a run, no single value to
 lean on. Tasks of few measurements are said to be so.
 """
 
@@ -36,7 +36,7 @@ class TaskInfluence:
 
 @dataclass(frozen=True, slots=True)
 class Influence:
-    """All measured tasks, the de-facto main task, and what there is to say; `tasks` is empty where nothing was measured."""
+    """All measured tasks (none in a run that measured nothing), the de-facto main task, and what there is to say."""
 
     tasks: dict[str, TaskInfluence]
     main_task: str | None
@@ -98,13 +98,14 @@ def _sentences(tasks: dict[str, TaskInfluence], main: str | None) -> tuple[str, 
         return ()
     nominal, led = max(tasks, key=lambda name: tasks[name].nominal_share), tasks[main]
     words = [
-        f"The de-facto main task is {main}: {led.share:.0%} of the measured influence on {led.nominal_share:.0%} of the "
-        "samples."
+        f"The de-facto main task is {main}: {led.share:.0%} of the measured influence "
+        f"on {led.nominal_share:.0%} of the samples."
     ]
     if nominal != main:
         most = tasks[nominal]
         words.append(
-            f"By samples it would be {nominal}: {most.nominal_share:.0%} of the samples, {most.share:.0%} of the influence."
+            f"By samples it would be {nominal}: {most.nominal_share:.0%} of the samples, "
+            f"{most.share:.0%} of the influence."
         )
     more = [_pair(name, one) for name, one in tasks.items() if name != main and _differs(one.share, one.nominal_share)]
     less = [

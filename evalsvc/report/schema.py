@@ -75,7 +75,8 @@ class TaskReport:
     """One task over the run. None: never measured, never decided on, or (shares) nothing trained.
 
     `recognised` says in words that it is noise (or out of reach) or solved, and since when; `noise_since` and
-    `solved_since` are those steps. `components` are the values behind the last heat, `heat_parts` the heat split among them (they sum to `heat`).
+    `solved_since` are those steps. `components` are the values behind the last heat, `heat_parts` the heat split among
+    them (they sum to `heat`).
     """
 
     kind: Kind

@@ -1,6 +1,6 @@
 """The heat policy: anchored to the prior, tilted by heat.
 
-    w ∝ prior · exp(strength · heat · learnability + long_tail_boost · gap · learnability · [long tail])
+    w ∝ prior · learnability · exp(learnability · (strength · heat + long_tail_boost · gap · [long tail]))
 
 A task whose exposure brings no progress is damped by its learnability; a long-tail task with a bottleneck rises
 exponentially with its gap. Same anchored exponential form as DynamixSFT (arXiv 2508.12116), without its bandit: heat is

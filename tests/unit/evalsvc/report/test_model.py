@@ -174,10 +174,12 @@ def test_the_json_twin_has_exactly_this_schema():
         "interval_steps", "global_batch_size", "num_samples", "num_plans", "num_attempts", "stage_boundary_step",
         "end_reason", "weight_unit", "max_share_error", "arranged", "max_staleness_steps", "wall_seconds", "rows",
         "tasks", "decisions", "events", "biggest_change", "notable", "segments", "scores", "superseded",
+        "influence",
     }  # fmt: skip
     assert twin["tasks"]["lcr"].keys() == {
         "kind", "tier", "target_score", "first_score", "last_score", "test_score", "first_weight", "last_weight",
         "target_share", "realised_share", "samples", "tokens", "epochs", "heat", "learnability",
+        "noise_since", "solved_since", "recognised",
         "components", "heat_parts",
     }  # fmt: skip
     assert twin["decisions"][0].keys() == {
