@@ -78,4 +78,4 @@ def sensitivity(policy: Policy, heat: HeatTracker, long_tail: Array) -> Array:
     fallen = ndtr((state.best_level - level) / spread) / np.maximum(state.best_level, 0.1)
     newest = 1.0 - 0.5 ** (1.0 / config.half_life_evaluations)
     through_heat = policy.strength * newest * (config.gap_weight * short + config.decay_weight * fallen) / total
-    return state.learnability * (through_heat + policy.long_tail_boost * long_tail * short)
+    return heat.learnability.value * (through_heat + policy.long_tail_boost * long_tail * short)

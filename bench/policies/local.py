@@ -169,7 +169,7 @@ class _Outside:
         for signal in self.evaluator.evaluate(self.model, step=step, attempt=attempt, plan_version=plan_version):
             keeper.observe(signal)
         keeper.evaluation_done(attempt, step)
-        self.learnability.append(keeper.memory.engine.heat.state.learnability.copy())
+        self.learnability.append(keeper.memory.engine.heat.learnability.value.copy())
 
     def _judge(self, split: str, rows: Sequence[Any]) -> float:
         """Score the snapshot, remember it by task; the mean over all tasks but those of random labels."""
