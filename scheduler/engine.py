@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scheduler.allocation import Allocation
+from scheduler.epochs import EpochCaps
 from scheduler.errors import StateError
 from scheduler.evaluation import Evaluation
 from scheduler.explain import recognitions, sentences, step_sentences
@@ -89,8 +90,7 @@ class HeatEngine:
         self._rules = [resolve(policy, setup) for policy in setup.stage_policies]
         self.policy_memory = self._rules[0].first_memory(len(setup.tasks))
         self._num_rows = np.array(setup.num_rows, dtype=np.float64)
-        self._row_weight = np.array(setup.mean_supervised_tokens or np.ones(len(setup.tasks)))
-        self._max_epochs = _max_epochs(setup)
+        self._epoch_caps = EpochCaps(setup)
         self.served = np.zeros(len(setup.tasks))
         self.served_step = 0
         self.plan = MixturePlan(
@@ -284,18 +284,10 @@ class HeatEngine:
             max_change=self.progression.states.max_change(late_max_change=self.guards.config.late_max_change),
         )
 
-    def _epochs_left(self, previous: NDArray[np.float64], *, effective_step: int) -> NDArray[np.float64]:
-        """Weight [K] up to which no task passes its epoch cap from `effective_step` on; `previous` holds until then.
-
-        Where weights are shares of tokens, a sample of task i counts as its mean length: w_i = s_i · m_i · sum(w / m).
-        """
-        total, batch = self.setup.total_steps, self.setup.global_batch_size
-        if effective_step >= total or not np.isfinite(self._max_epochs).any():
-            return np.full(len(previous), np.inf)
-        samples_per_weight = 1.0 / (self._row_weight * float(np.sum(previous / self._row_weight)))
-        will_be_served = self.served + previous * samples_per_weight * batch * max(effective_step - self.served_step, 0)
-        allowed = np.maximum(self._max_epochs * self._num_rows - will_be_served, 0.0)
-        return allowed / (batch * (total - effective_step) * samples_per_weight)
+    def _epochs_left(self, weights: NDArray[np.float64], *, effective_step: int) -> NDArray[np.float64]:
+        return self._epoch_caps.weights_left(
+            weights, served=self.served, served_step=self.served_step, effective_step=effective_step
+        )
 
     def _task_decisions(self, before: MixturePlan, weighing: Weighing) -> tuple[TaskDecision, ...]:
         state, guarded = self.heat.state, weighing.guarded
@@ -370,14 +362,3 @@ class HeatEngine:
         self.load_state_dict({**state, "progression": self.progression.inherited(state["progression"], of=of)})
         if self.setup.mixture.allocation != of.mixture.allocation:
             self.probes = first_probes(self.setup)
-
-
-def _max_epochs(setup: EngineSetup) -> NDArray[np.float64]:
-    """Epoch cap per task [K]: the guard's or the card's own, whichever is less; infinite without one."""
-    guard = setup.mixture.guards.max_epochs
-    return np.array(
-        [
-            min((cap for cap in (guard, task.repetition.max_epochs) if cap is not None), default=np.inf)
-            for task in setup.tasks
-        ]
-    )
