@@ -48,6 +48,7 @@ Mask = NDArray[np.bool_]
 _PRIOR_SIGMA = 0.03
 _PRIOR_POINTS = 3.0
 _BREAK = 3.5
+_FADED = 1e-9
 _NEVER = -1.0
 _RECOGNISED, _DOUBTED = 0.25, 0.5
 
@@ -83,8 +84,9 @@ class Lines:
         return cls(*(np.zeros(num_tasks) for _ in fields(cls)))
 
     def forget(self, half: Array, n: Array, where: Mask) -> None:
-        """Let the weights fade with the exposure since the last point."""
+        """Let the weights fade with the exposure since the last point; what is next to nothing is nothing."""
         keep = np.where(where, 0.5 ** (np.maximum(n - self.last_n, 0.0) / half), 1.0)
+        keep = np.where(self.weight * keep < _FADED, 0.0, keep)
         self.weight, self.nn, self.nl, self.ll, self.ny = (
             keep * one for one in (self.weight, self.nn, self.nl, self.ll, self.ny)
         )
