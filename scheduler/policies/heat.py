@@ -1,10 +1,14 @@
 """The heat policy: anchored to the prior, tilted by heat.
 
-    w ∝ prior · learnability · exp(learnability · (strength · heat + long_tail_boost · gap · [long tail]))
+    w ∝ prior · damping · exp(learnability · (strength · heat + long_tail_boost · gap · [long tail]))
 
-A task whose exposure brings no progress is damped by its learnability; a long-tail task with a bottleneck rises
-exponentially with its gap. Same anchored exponential form as DynamixSFT (arXiv 2508.12116), without its bandit: heat is
-computed from held-out evidence of every task, so nothing has to be explored by sampling.
+Damping is the learnability: a task whose exposure brings no progress falls below its prior share. What it gives up is
+for tasks with something to gain: a task without a gap is damped with the least damped of those that have one, to a half
+at most, so that solved tasks do not inherit from tasks that stall, and noise does not inherit from solved ones. A
+long-tail task with a bottleneck rises exponentially with its gap.
+
+Same anchored exponential form as DynamixSFT (arXiv 2508.12116), without its bandit: heat is computed from held-out
+evidence of every task, so nothing has to be explored by sampling.
 
 A task never measured keeps its prior share; one not measured this time keeps its heat, discounted (`scheduler.heat`).
 """
@@ -13,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scheduler.policies.base import Answer, Evidence, Memory, Memoryless, anchored, tilted
+from scheduler.policies.base import Answer, Array, Evidence, Memory, Memoryless, anchored, tilted
 from scheduler.policy_config import HeatPolicy
 
 
@@ -27,5 +31,12 @@ class HeatRule(Memoryless):
         """Target weights from heat."""
         policy = self.policy
         boost = np.where(evidence.long_tail, policy.long_tail_boost * evidence.gap, 0.0)
-        tilt = (policy.strength * evidence.heat + boost) * evidence.learnability + np.log(evidence.learnability)
+        tilt = (policy.strength * evidence.heat + boost) * evidence.learnability + np.log(_damping(evidence))
         return Answer(tilted(evidence.prior, anchored(evidence.prior, tilt, evidence.measured)), memory)
+
+
+def _damping(evidence: Evidence) -> Array:
+    """Learnability [K]; of a task without a gap at most the greatest of those with one, but a half or more."""
+    has_gap = evidence.measured & (evidence.gap > 0.0)
+    top = float(evidence.learnability[has_gap].max()) if has_gap.any() else 1.0
+    return np.where(has_gap, evidence.learnability, np.minimum(evidence.learnability, max(top, 0.5)))

@@ -1,4 +1,4 @@
-"""A real run in this process: a task learnt at once, one of random labels, one that takes its time; who is named and fed."""
+"""A real run in this process on a task learnt at once, one of random labels and one that takes its time."""
 
 import json
 import random

@@ -8,6 +8,7 @@ import pytest
 from scheduler.errors import ConfigError
 from scheduler.policies import resolve
 from scheduler.policies.base import Driver, anchored, joined_average, mixed_with_prior, relative_drop, share_left
+from scheduler.policies.heat import HeatRule
 from scheduler.policy_config import (
     ExplicitPrior,
     GroupDroPolicy,
@@ -197,3 +198,11 @@ def test_single_effects_of_skill_it_take_precedence_over_prerequisites() -> None
 def test_a_policy_that_names_no_task_of_the_run_is_refused(policy: object, place: str) -> None:
     with pytest.raises(ConfigError, match=place):
         resolve(policy, TWO)  # pyright: ignore[reportArgumentType]
+
+
+def test_what_stalled_tasks_give_up_goes_to_those_with_something_to_gain() -> None:
+    rule, nothing = HeatRule(HeatPolicy(strength=0.0, long_tail_boost=0.0)), {}
+    stalled = evidence(3, gap=[0.5, 0.5, 0.0], learnability=[0.1, 0.6, 1.0])
+    assert asked(rule.step(stalled, nothing)).tolist() == pytest.approx([0.1 / 1.3, 0.6 / 1.3, 0.6 / 1.3])
+    only_noise = evidence(2, gap=[0.5, 0.0], learnability=[0.1, 1.0])
+    assert asked(rule.step(only_noise, nothing)).tolist() == pytest.approx([0.1 / 0.6, 0.5 / 0.6])
