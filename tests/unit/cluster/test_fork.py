@@ -193,7 +193,9 @@ def test_a_damaged_checkpoint_or_one_of_another_run_is_not_forked(tmp_path: Path
     other = local_run(tmp_path, "other", data, train={"learning_rate": 0.2})
     other.start(Disturbances(stop_at=6))
     content = other.store.read(6)
-    broken.store.write(content.manifest, weights=content.weights, optimizer=content.optimizer)
+    store = broken.store
+    store.write(content.manifest, weights=content.weights, optimizer=content.optimizer)
+    assert store.drain(10)
     with pytest.raises(LedgerError, match="is not one of its ledger's run"):
         forked(broken, tmp_path, data)
     (broken.store.storage.path(6) / "manifest.json").unlink()
@@ -306,6 +308,7 @@ class Script:
         return {"step": step}
 
     def publish(self, **_: Any) -> None: ...
+    def note_export(self, _step: int, _why: str) -> None: ...
     def report(self, _: Any) -> None: ...
     def pulse(self, **_: Any) -> None: ...
     def finish(self, **_: Any) -> None: ...

@@ -96,6 +96,8 @@ def test_a_worker_that_restarts_finishes_the_upload_that_its_predecessor_had_beg
     FailingFileSystem.broken.set()
     dead = store_at("failing://run", tmp_path)
     write(dead, 2)
+    while not FailingFileSystem.num_failures:
+        time.sleep(0.01)
     dead.close()
     FailingFileSystem.broken.clear()
     begun: list[int] = []
