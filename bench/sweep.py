@@ -70,7 +70,7 @@ def write_sweep(folder: Path, *, quick: bool) -> Path:
             "stages.0.until.step": {"values": list(boundaries)},
             "stages.1.policy.type": {"values": list(policies)},
         },
-        objective=["worst", "macro"],
+        objective=["macro", "worst"],
     )
 
 

@@ -28,27 +28,30 @@ class Estimate(NamedTuple):
 def objective(name: ObjectiveName, scores: Mapping[str, Score], tasks: Sequence[TaskSpec]) -> Estimate:
     """The objective over the scores of all tasks.
 
-    The interval adds a success and a failure twice to every task (Agresti and Coull 1998), which is too wide for scores
-    between 0 and 1 and never too narrow. That of `worst` is the interval of the task that came out worst.
+    Each score's variance is taken as that of a share, with two successes and two failures added (Agresti and Coull
+    1998), so that 0 and 1 are not certain; for scores in between it is too wide, never too narrow. `worst` has the
+    Agresti-Coull interval of the task that came out worst.
     """
     if name == "worst":
-        worst = min(scores, key=lambda task: (scores[task].value, task))
-        return _mean({worst: scores[worst]}, {worst: 1.0})
-    weights = {task.name: task.business_value if name == "value_weighted" else 1.0 for task in tasks}
-    return _mean(scores, {task: weights[task] for task in scores})
+        worst = scores[min(scores, key=lambda task: (scores[task].value, task))]
+        middle, variance = _smoothed(worst)
+        return _estimate(worst.value, middle, variance)
+    values = {task.name: task.business_value if name == "value_weighted" else 1.0 for task in tasks}
+    total = math.fsum(values[task] for task in scores)
+    shares = {task: values[task] / total for task in scores}
+    mean = math.fsum(shares[task] * score.value for task, score in scores.items())
+    return _estimate(mean, mean, math.fsum(shares[task] ** 2 * _smoothed(score)[1] for task, score in scores.items()))
 
 
-def _mean(scores: Mapping[str, Score], weights: Mapping[str, float]) -> Estimate:
-    total = math.fsum(weights.values())
-    value = math.fsum(weights[task] / total * score.value for task, score in scores.items())
-    variances, middles = [], []
-    for task, score in scores.items():
-        num_rows = score.num_rows + _Z**2
-        middle = (score.value * score.num_rows + _Z**2 / 2) / num_rows
-        share = weights[task] / total
-        middles.append(share * middle)
-        variances.append(share**2 * middle * (1 - middle) / num_rows)
-    half, middle = _Z * math.sqrt(math.fsum(variances)), math.fsum(middles)
+def _smoothed(score: Score) -> tuple[float, float]:
+    """Middle and variance of a share's interval."""
+    num_rows = score.num_rows + _Z**2
+    middle = (score.value * score.num_rows + _Z**2 / 2) / num_rows
+    return middle, middle * (1 - middle) / num_rows
+
+
+def _estimate(value: float, middle: float, variance: float) -> Estimate:
+    half = _Z * math.sqrt(variance)
     return Estimate(value, max(0.0, min(value, middle - half)), min(1.0, max(value, middle + half)))
 
 

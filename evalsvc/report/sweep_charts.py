@@ -74,7 +74,7 @@ def _ranking(report: SweepReport, trials: Sequence[SweptTrial]) -> Any:
     rows = [_row(report, trial) for trial in trials]
     order = [trial.name for trial in trials]
     base = alt.Chart(_data(rows)).encode(y=alt.Y("trial:N").sort(order).title(None).axis(ticks=False, domain=False))
-    axis = alt.X("low:Q").scale(domain=[0, 1]).title(report.objectives[0])
+    axis = alt.X("low:Q").scale(zero=False).title(report.objectives[0])
     bars = base.mark_rule(color=_FAINT, strokeWidth=2).encode(x=axis, x2="high:Q")
     colour = alt.condition("datum.best", alt.value(_ACCENT), alt.value(_FAINT))
     points = base.mark_point(filled=True, size=70, opacity=1).encode(
@@ -140,10 +140,11 @@ def _boundary(report: SweepReport, trials: Sequence[SweptTrial]) -> Any:
     ]
     names = sorted({row["others"] for row in rows})
     colour = alt.Color("others:N").scale(domain=names, range=[_COLOURS[i % len(_COLOURS)] for i in range(len(names))])
+    ticks = sorted({row["boundary"] for row in rows})
     base = alt.Chart(_data(rows)).encode(
-        x=alt.X("boundary:Q").title(key).scale(zero=False).axis(format="d"), color=colour
+        x=alt.X("boundary:Q").title(key).scale(zero=False, padding=16).axis(values=ticks, grid=False), color=colour
     )
-    axis = alt.Y("value:Q").scale(domain=[0, 1]).title(report.objectives[0])
+    axis = alt.Y("value:Q").scale(zero=False).title(report.objectives[0])
     bars = base.mark_rule(opacity=0.35).encode(y="low:Q", y2="high:Q")
     lines = base.mark_line(point=True, strokeWidth=2).encode(y=axis, tooltip=_tooltip("value:Q"))
     return alt.layer(bars, lines).properties(width=PAGE_WIDTH - 80, height=280)
@@ -182,7 +183,7 @@ def _tasks(report: SweepReport, trials: Sequence[SweptTrial]) -> Any:
         alt.Chart(_data(rows))
         .mark_rect()
         .encode(
-            x=alt.X("task:N").title(None).sort(list(trials[0].scores)).axis(labelAngle=-35),
+            x=alt.X("task:N").title(None).sort(list(trials[0].scores)).axis(labelAngle=-35, labelOverlap=False),
             y=alt.Y("trial:N").sort(order).title(None),
             color=colour,
             tooltip=_tooltip("task:N", alt.Tooltip("score:Q", format=".3f")),
