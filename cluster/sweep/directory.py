@@ -24,6 +24,11 @@ from scheduler.config_model import ConfigModel
 from scheduler.errors import ConfigError, RunDirectoryError
 
 
+def trial_name(number: int) -> str:
+    """Names sort as numbers do."""
+    return f"trial-{number:03d}"
+
+
 @dataclass(frozen=True, slots=True)
 class TrialSpec:
     """One run of a sweep.

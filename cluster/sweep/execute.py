@@ -188,5 +188,5 @@ def _run_search(directory: SweepDirectory, config: SweepConfig, search: OptunaSe
 def _fit(tuner: Any, say: Say) -> None:
     for result in tuner.fit():
         if result.error is not None:
-            trial = (result.config or {}).get("trial", "a trial")
+            trial = (result.config or {}).get("trial", "a member")
             say(f"{trial} failed: {str(result.error).strip().splitlines()[-1]}")

@@ -18,6 +18,7 @@ from cluster.sweep.config import (
     OptunaSearch,
     UniformDomain,
 )
+from cluster.sweep.directory import trial_name
 from cluster.sweep.space import Values, is_active, ordered
 from scheduler.errors import ConfigError
 
@@ -59,7 +60,7 @@ class OptunaSearcher(Searcher):
             return Searcher.FINISHED
         trial = self._asked[trial_id] = self._study.ask()
         values = suggested(trial, self._space)
-        name, self._next = f"trial-{self._next:03d}", self._next + 1
+        name, self._next = trial_name(self._next), self._next + 1
         return {"sweep": self._sweep, "objective": list(self._objective), "trial": name, "values": values}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:

@@ -33,7 +33,7 @@ from cluster.run import resume_run, start_run
 from cluster.run_directory import RunDirectory
 from cluster.settings import load_config
 from cluster.sweep.config import ObjectiveName
-from cluster.sweep.directory import SweepDirectory, TrialSpec
+from cluster.sweep.directory import SweepDirectory, TrialSpec, trial_name
 from cluster.sweep.objective import Score
 from cluster.sweep.results import TrialResult, objectives_of, trial_result
 from cluster.views.run_view import Listener
@@ -94,12 +94,12 @@ def run_trial(config: dict[str, Any]) -> None:
 
 
 def run_member(config: dict[str, Any]) -> None:
-    """A member of a population: `config` holds sweep and trial, and the values under their dotted keys."""
+    """A member of a population: `config` holds the sweep's directory and the values under their dotted keys."""
     directory = SweepDirectory(Path(config["sweep"]))
-    asked, every = directory.config(), config["every_steps"]
+    asked, member = directory.config(), member_name(tune.get_context().get_trial_id())
     values = {key: config[key] for key in asked.space}
     pointer = _read_pointer(tune.get_checkpoint())
-    name = _free_name(directory, config["trial"], pointer)
+    name = _free_name(directory, member, pointer)
     settings = (f"train.checkpoint_at={config['checkpoint_at']}", f"output.name={name}")
     run = directory.trial_config(TrialSpec(name, values, settings))
     origin = None if pointer is None else (RunDirectory(Path(pointer["run"])), int(pointer["step"]))
@@ -107,9 +107,9 @@ def run_member(config: dict[str, Any]) -> None:
     evaluations = Evaluations(asked.objective, reported_step=0 if origin is None else origin[1])
 
     def listen(record: Record) -> None:
-        _introduce(directory.run(name), config["trial"], values, record)
+        _introduce(directory.run(name), member, values, record)
         found = evaluations.concluded(record)
-        if found is not None and found[0] % every == 0 and 0 < found[0] < run.train.last_step:
+        if found is not None and found[0] in config["checkpoint_at"]:
             step, objectives = found
             _wait_for(checkpoints, step)
             with tempfile.TemporaryDirectory() as folder:
@@ -117,7 +117,12 @@ def run_member(config: dict[str, Any]) -> None:
                 tune.report({"step": step, **objectives}, checkpoint=tune.Checkpoint.from_directory(folder))
 
     _train(directory, run, origin, listen, wait_s=math.inf)
-    _report_end(trial_result(directory.run(name), name=config["trial"], values=values, names=asked.objective))
+    _report_end(trial_result(directory.run(name), name=member, values=values, names=asked.objective))
+
+
+def member_name(trial_id: str) -> str:
+    """The member that Tune's trial is, by its number. Its config cannot say: an exploit copies the donor's whole."""
+    return trial_name(int(trial_id.rpartition("_")[2]))
 
 
 def _introduce(run: RunDirectory, trial: str, values: Mapping[str, Any], record: Record) -> None:

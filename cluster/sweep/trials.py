@@ -7,7 +7,7 @@ from cluster.config import RunConfig
 from cluster.data import task_cards
 from cluster.setup import gather_inputs, inputs_of
 from cluster.sweep.config import GridSearch, OptunaSearch, Pb2Schedule, PbtSchedule, RandomSearch, SweepConfig
-from cluster.sweep.directory import SweepDirectory, TrialSpec
+from cluster.sweep.directory import SweepDirectory, TrialSpec, trial_name
 from cluster.sweep.sharing import Origin, SharingPlan, plan_sharing, unshared
 from cluster.sweep.space import corners, draw, grid, label
 from cluster.sweep.timeline import Timeline, timeline
@@ -15,11 +15,6 @@ from scheduler.errors import ConfigError, TaskheatError
 
 _FIXED_IN_FLIGHT = ("model", "data", "tasks", "seed", "output", "stages.0.until", "train.global_batch_size")
 _FIXED_IN_FLIGHT += ("train.steps", "mixture.weight_unit", "mixture.interval_steps", "mixture.mode")
-
-
-def trial_name(number: int) -> str:
-    """Names sort as numbers do."""
-    return f"trial-{number:03d}"
 
 
 def plan_trials(config: SweepConfig, directory: SweepDirectory) -> tuple[list[TrialSpec], int]:

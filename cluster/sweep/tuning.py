@@ -31,7 +31,7 @@ from cluster.sweep.config import (
 from cluster.sweep.directory import SweepDirectory
 from cluster.sweep.optuna_search import OptunaSearcher
 from cluster.sweep.space import bounded, draw
-from cluster.sweep.trainable import run_member, run_trial
+from cluster.sweep.trainable import member_name, run_member, run_trial
 from scheduler.errors import ConfigError
 
 _TUNE_ENVIRONMENT = {"RAY_AIR_NEW_OUTPUT": "0", "TUNE_FORCE_TRIAL_CLEANUP_S": "3"}
@@ -55,21 +55,25 @@ class Notices(tune.Callback):
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
         """Called by Tune."""
-        self._say(f"{trial.config['trial']} starts")
+        self._say(f"{_name(trial)} starts")
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
         """Called by Tune."""
-        name, result = trial.config["trial"], trial.last_result
+        name, result = _name(trial), trial.last_result
         objectives = ", ".join(f"{key} {result[key]:.3f}" for key in get_args(ObjectiveName) if key in result)
         run = self._directory.run(name)
-        stopped = run.ledger.is_file() and not self._directory.is_done(name) and "every_steps" not in trial.config
+        stopped = run.ledger.is_file() and not self._directory.is_done(name) and "trial" in trial.config
         if stopped:
             run.update_manifest(stopped_by_schedule=result.get("step"))
         self._say(f"{name} {'was stopped' if stopped else 'ends'} at step {result.get('step')}: {objectives}")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
         """Called by Tune."""
-        self._say(f"{trial.config['trial']} failed")
+        self._say(f"{_name(trial)} failed")
+
+
+def _name(trial: Any) -> str:
+    return trial.config.get("trial") or member_name(trial.trial_id)
 
 
 def tuner_of_named(
@@ -129,17 +133,14 @@ def tuner_of_population(directory: SweepDirectory, names: Sequence[str], *, say:
         return tune.Tuner.restore(before, trainable, resume_unfinished=True, restart_errored=True)
     schedule = config.schedule
     assert isinstance(schedule, PbtSchedule | Pb2Schedule)
-    last = base.train.last_step
-    planned = directory.planned()
-    members = [{"trial": name, **planned[name].values} for name in names]
+    values = [directory.planned()[name].values for name in names]
     return tune.Tuner(
         trainable,
         param_space={
             "sweep": str(directory.root),
-            "every_steps": schedule.every_steps,
-            "checkpoint_at": list(range(schedule.every_steps, last, schedule.every_steps)),
-            "trial": tune.grid_search(list(names)),
-            **{key: tune.sample_from(_value_of(members, key)) for key in config.space},
+            "checkpoint_at": list(range(schedule.every_steps, base.train.last_step, schedule.every_steps)),
+            "begun_as": tune.grid_search(list(range(len(names)))),
+            **{key: tune.sample_from(_value_of(values, key)) for key in config.space},
         },
         tune_config=tune.TuneConfig(
             scheduler=_population(schedule, config),
@@ -151,9 +152,8 @@ def tuner_of_population(directory: SweepDirectory, names: Sequence[str], *, say:
     )
 
 
-def _value_of(members: Sequence[Mapping[str, Any]], key: str) -> Callable[[Mapping[str, Any]], Any]:
-    values = {member["trial"]: member[key] for member in members}
-    return lambda spec: values[spec["trial"]]
+def _value_of(values: Sequence[Mapping[str, Any]], key: str) -> Callable[[Mapping[str, Any]], Any]:
+    return lambda config: values[config["begun_as"]][key]
 
 
 def _run_config(directory: SweepDirectory, stage: str, notices: Notices) -> tune.RunConfig:
