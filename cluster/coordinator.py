@@ -87,10 +87,8 @@ class RayCoordinator:
         reference = ray.put(dict(weights))
         self._in_flight.append(self.evaluator.evaluate.remote(step, attempt, plan_version, reference, for_selection))
 
-    def ranking(self, rule: SelectionRule, *, settle: bool = False) -> list[Ranked]:
-        """Keeps nothing waiting but what `settle` asks for."""
-        if settle:
-            self._settle()
+    def ranking(self, rule: SelectionRule) -> list[Ranked]:
+        """Bounded: an engine that does not answer ranks nothing."""
         try:
             return ray.get(self.engine.ranking.remote(rule), timeout=_GRACE_S)
         except (GetTimeoutError, RayActorError) as error:
@@ -119,10 +117,11 @@ class RayCoordinator:
 
     def finish(self, *, step: int, reason: str) -> None:
         """Wait for the evaluations in flight, then close the ledger."""
-        self._settle()
+        self.settle()
         self._await(self.engine.end.remote(step, reason))
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
+        """As long as a plan may take, together."""
         deadline = time.monotonic() + self.plan_timeout_s
         for reference in self._in_flight:
             self._await(reference, timeout_s=max(1.0, deadline - time.monotonic()))

@@ -57,11 +57,12 @@ class Coordinator(Protocol):
         """
         ...
 
-    def ranking(self, rule: SelectionRule, *, settle: bool = False) -> list[Ranked]:
-        """Steps scored on the selection set, the best first; nothing when the engine cannot be reached.
+    def settle(self) -> None:
+        """Wait, bounded, until every snapshot handed over has been evaluated."""
+        ...
 
-        `settle`: wait first, bounded, until every snapshot handed over has been evaluated.
-        """
+    def ranking(self, rule: SelectionRule) -> list[Ranked]:
+        """Steps scored on the selection set, the best first; nothing when the engine cannot be reached."""
         ...
 
     def note_export(self, step: int, why: str) -> None:

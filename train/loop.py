@@ -154,6 +154,8 @@ class Worker:
         if not stopping and self.step == total < self.job.train.steps:
             stopping = self._boundary()
         elif not stopping:
+            if self.coordinator is not None and self.job.setup.mode != "async":
+                self.coordinator.settle()  # the last evaluation stands before the last report, as every other does
             self._report_interval()
             self._publish(for_selection=self.keeping.selects)
         if not stopping:

@@ -98,7 +98,8 @@ class Safekeeping:
         assert self._coordinator is not None
         chosen = Ranked(step, "they are the last")
         if self._config.export == "best":
-            ranked = self._coordinator.ranking(self._config.select_by, settle=True)
+            self._coordinator.settle()
+            ranked = self._coordinator.ranking(self._config.select_by)
             chosen = self.store.load_best(model, ranked, last=chosen)
         export_model(model, tokenizer, folder)
         if self._config.export_merged and isinstance(model, PeftModel):

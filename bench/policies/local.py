@@ -128,9 +128,12 @@ class _Outside:
             self.plan = _scripted(self.script, self.inputs.engine, step)
         return PlanAnswer(plan=self.plan, stop=False)
 
-    def ranking(self, rule: SelectionRule, *, settle: bool = False) -> list[Ranked]:
+    def settle(self) -> None:
+        """A snapshot is evaluated as soon as it is handed over."""
+
+    def ranking(self, rule: SelectionRule) -> list[Ranked]:
         """Nothing is chosen by the selection set here: the bench reads it itself."""
-        del rule, settle
+        del rule
         return []
 
     def note_export(self, step: int, why: str) -> None:

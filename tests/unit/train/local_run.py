@@ -186,9 +186,10 @@ class _Coordinator:
     def checkpoint(self, step: int) -> dict[str, Any]:
         return self.keeper.checkpoint(step)
 
-    def ranking(self, rule: SelectionRule, *, settle: bool = False) -> list[Ranked]:
-        if settle:
-            self._evaluate()
+    def settle(self) -> None:
+        self._evaluate()
+
+    def ranking(self, rule: SelectionRule) -> list[Ranked]:
         return self.keeper.ranking(rule)
 
     def note_export(self, step: int, why: str) -> None:
