@@ -1,15 +1,16 @@
 """Which task moves the model: each task's gradient beside the update that was really applied.
 
-    last step of an interval: copy weights θ ─► the step ─► update u = θ' − θ
-    a few tasks in turn:      two halves of h rows each ─► gradients a, b of the mean loss per supervised token at θ'
+    last step of an interval, weights θ:  a few tasks in turn, two halves of h rows each ─► gradients a, b of the mean
+                                          loss per supervised token ─► the step ─► update u that was applied
 
     g = (a + b) / 2            norm |g|, cosine −⟨g, u⟩ / (|g| |u|): above 0 where the update lowers the task's loss
     variance = h/2 · |a − b|²  of the gradient of a single row, summed over the parameters; unbiased
     |E g|² ≈ |g|² − variance / (2h) = ⟨a, b⟩: what is left of the norm without the luck of the rows; unbiased
 
 Why two halves: the norm of a mean over few rows is mostly noise, and the noise has to be known to be taken off (the
-statistics of PiKE, arXiv 2502.06244, section 4). The gradients are taken after the step, on rows drawn afresh from the
-task's training rows, so that they share no luck with the update; to first order they are those before it.
+statistics of PiKE, arXiv 2502.06244, section 4). The gradients are taken before the step: after it they lean against u
+by the curvature, which near the edge of stability is as large as the gain. The rows are drawn afresh from the task's
+training rows, so that they share no luck with the update.
 
 Budget: after s steps of B samples at most ceil(max_cost_ratio · s · B / rows) measurements have been made, and which
 task comes next is their number modulo the number of tasks: a function of the step, with nothing to remember. Where
@@ -18,8 +19,9 @@ that its figures do not depend on their number; the ranks share them at the boun
 all of them make every measurement together.
 
 Training is the same, bit for bit, with and without: nothing here writes to a weight, the optimiser or the tally, and
-the random numbers of a micro-batch are seeded anew before each of them. Memory: three copies of the trainable weights
-(of this worker's part of them) while a measurement lasts; little for adapters, much for a large model trained whole.
+the random numbers of a micro-batch are seeded anew before each of them. Memory, for one step: a copy of the trainable
+weights (of this worker's part of them), and one for each due task; little for adapters, much for a large model that is
+trained whole.
 
 This module does not say what influence means for a decision; see `scheduler.policies.gradient` and the report.
 """
@@ -27,6 +29,7 @@ This module does not say what influence means for a decision; see `scheduler.pol
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -44,6 +47,15 @@ _FIGURES = 4
 _STREAM = 0x1F
 
 
+class _Look(NamedTuple):
+    """A task's mean gradient, one tensor a parameter, and what the two halves say of its length."""
+
+    num_rows: int
+    norm: float
+    variance: float
+    mean: list[torch.Tensor]
+
+
 class InfluenceProbe:
     """Measures on this rank, and shares with the others; does nothing where `train.influence` is null."""
 
@@ -55,17 +67,19 @@ class InfluenceProbe:
 
     @contextmanager
     def around(self, step: int, stage: StageTraining) -> Iterator[None]:
-        """Wrap the optimiser step `step` (from 0): what is due is measured with its update."""
+        """Wrap the optimiser step `step` (from 0): what is due is measured before it, and held against its update."""
         end = step + 1
         at_boundary = end % self._interval_steps == 0 or end == self._train.steps
         tasks = self.due(end) if at_boundary else []
+        looks = [self._look(turn, task, step, stage) for turn, task in enumerate(tasks)]
         parameters = self._stepper.layout.parameters
         before = [parameter.detach().clone() for parameter in parameters] if tasks else []
         yield
         if tasks:
             update = [after.detach() - old for after, old in zip(parameters, before, strict=True)]
-            del before
-            self._measure(tasks, step, update, largest_half=self._stepper.rows_at_once(stage))
+            length = math.sqrt(self._product(update, update))
+            for task, look in zip(tasks, looks, strict=True):
+                self._hold_against(update, length, task, step, look)
 
     def due(self, end: int) -> list[int]:
         """Tasks to be measured at the boundary after `end` steps, in turn; each at most once."""
@@ -76,35 +90,33 @@ class InfluenceProbe:
         done, now = (math.ceil(ratio * steps * self._train.global_batch_size - 1e-9) for steps in (start, end))
         return [index % num_tasks for index in range(max(done, now - num_tasks), now)]
 
-    def _measure(self, tasks: list[int], step: int, update: list[torch.Tensor], *, largest_half: int) -> None:
-        """What falls to this rank; in lockstep everything, of which rank 0 keeps the figures."""
-        stepper = self._stepper
-        for turn, task in enumerate(tasks):
-            place = len(self._due)
-            self._due.append((task, step))
-            is_mine = (0 if stepper.layout.in_lockstep else turn % stepper.world_size) == stepper.rank
-            if is_mine or stepper.layout.in_lockstep:
-                figures = self._figures(task, step, update, largest_half=largest_half)
-                if is_mine:
-                    self._measured[place] = figures
-
-    def _figures(self, task: int, step: int, update: list[torch.Tensor], *, largest_half: int) -> list[float]:
-        """Rows, norm, variance and cosine of a task; rows 0 where it has too few to be halved, or nothing moved."""
+    def _look(self, turn: int, task: int, step: int, stage: StageTraining) -> _Look | None:
+        """A task's gradient before the step; None where another rank takes it or the task has no two rows."""
         assert self._config is not None
+        stepper = self._stepper
+        is_mine = stepper.layout.in_lockstep or turn % stepper.world_size == stepper.rank
         num_rows = len(self._store.supervised_lengths(task))
-        half = min(self._config.rows // 2, num_rows // 2, largest_half)
-        length = math.sqrt(self._product(update, update))
-        if half == 0 or length == 0.0:
-            return [0.0] * _FIGURES
+        half = min(self._config.rows // 2, num_rows // 2, stepper.rows_at_once(stage))
+        if half == 0 or not is_mine:
+            return None
         drawn = np.random.default_rng([self._seed, _STREAM, step, task]).choice(num_rows, 2 * half, replace=False)
-        first, second = (
-            self._stepper.gradient(task, rows, step=step) for rows in (drawn[:half].tolist(), drawn[half:].tolist())
-        )
-        mean = [(one + other) / 2 for one, other in zip(first, second, strict=True)]
-        apart = [one - other for one, other in zip(first, second, strict=True)]
+        one, other = (stepper.gradient(task, rows.tolist(), step=step) for rows in (drawn[:half], drawn[half:]))
+        mean = [(left + right) / 2 for left, right in zip(one, other, strict=True)]
+        apart = [left - right for left, right in zip(one, other, strict=True)]
         norm = math.sqrt(self._product(mean, mean))
-        cosine = -self._product(mean, update) / max(norm * length, 1e-300)
-        return [2.0 * half, norm, half / 2 * self._product(apart, apart), min(max(cosine, -1.0), 1.0)]
+        return _Look(2 * half, norm, half / 2 * self._product(apart, apart), mean)
+
+    def _hold_against(
+        self, update: list[torch.Tensor], length: float, task: int, step: int, look: _Look | None
+    ) -> None:
+        """Note what falls to this rank; in lockstep all ranks have it, and rank 0 keeps it."""
+        place = len(self._due)
+        self._due.append((task, step))
+        if look is None or length == 0.0:
+            return
+        cosine = -self._product(look.mean, update) / max(look.norm * length, 1e-300)
+        if self._stepper.rank == 0 or not self._stepper.layout.in_lockstep:
+            self._measured[place] = [look.num_rows, look.norm, look.variance, min(max(cosine, -1.0), 1.0)]
 
     def _product(self, one: list[torch.Tensor], other: list[torch.Tensor]) -> float:
         """Inner product over all tensors, summed in double precision; of parts, over all workers: a collective."""

@@ -89,16 +89,17 @@ def test_the_figures_are_those_of_the_gradients_of_two_halves_and_of_the_applied
     probe, stepper = worker.influence, worker.stepper
     assert probe is not None
     worker.stream.follow(worker.plan)
-    before = torch.cat([parameter.detach().flatten().clone() for parameter in stepper.layout.parameters])
-    worker._train_step()
-    update = torch.cat([parameter.detach().flatten() for parameter in stepper.layout.parameters]) - before
-    (found, *_) = probe.gather()
-    task = worker.store.task_names.index(found.task)
+    task = probe.due(1)[0]
     drawn = np.random.default_rng([0, 0x1F, 0, task]).choice(worker.job.setup.num_rows[task], 4, replace=False)
     one, other = (
         torch.cat([part.flatten() for part in stepper.gradient(task, rows.tolist(), step=0)])
         for rows in (drawn[:2], drawn[2:])
     )
+    before = torch.cat([parameter.detach().flatten().clone() for parameter in stepper.layout.parameters])
+    worker._train_step()
+    update = torch.cat([parameter.detach().flatten() for parameter in stepper.layout.parameters]) - before
+    (found, *_) = probe.gather()
+    assert found.task == worker.store.task_names[task]
     mean = (one + other) / 2
     assert found.norm == pytest.approx(float(mean.norm()), rel=1e-5)
     assert found.variance == pytest.approx(float((one - other).norm() ** 2), rel=1e-4)

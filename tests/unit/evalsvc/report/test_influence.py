@@ -51,15 +51,24 @@ def test_the_main_task_is_named_beside_the_one_that_has_the_samples() -> None:
     found = measure_influence(history((25, [100, 300, 0, 0], gradients)))
     assert found.main_task == "lcr"
     assert found.sentences[:2] == (
-        "The de-facto main task is lcr: 75% of the measured influence on 25% of the samples.",
-        "By samples it would be qa: 75% of the samples, 25% of the influence.",
+        "The de-facto main task is lcr (75% ± 0 of the influence, 25% of the samples).",
+        "By samples it would be qa (25% ± 0 of the influence, 75% of the samples).",
     )
+
+
+def test_no_main_task_is_named_where_the_measurements_scatter_more_than_the_lead() -> None:
+    scattered = [gradient("lcr", step, cosine=cosine) for step, cosine in ((1, -0.4), (2, 0.5), (3, -0.2), (4, 0.6))]
+    steady = [gradient("qa", step, cosine=0.1) for step in (1, 2, 3, 4)]
+    found = measure_influence(history((25, [100, 100, 0, 0], [*scattered, *steady])))
+    assert found.main_task == "lcr"
+    assert found.sentences[0].startswith("No task leads beyond the error of the measurements; nearest are lcr (")
+    assert len(found.sentences) == 1
 
 
 def test_a_task_pulled_against_has_no_influence_and_one_measured_once_is_marked() -> None:
     found = measure_influence(history((25, [100, 100, 0, 0], [gradient("lcr", 24), gradient("qa", 24, cosine=-0.2)])))
     assert (found.tasks["lcr"].share, found.tasks["qa"].share) == (1.0, 0.0)
-    assert found.sentences[-1] == "Measured less than three times, so take it lightly: lcr, qa."
+    assert found.sentences[-1] == "Measured less than 3 times: lcr, qa."
 
 
 def test_a_run_that_measured_nothing_says_nothing() -> None:
@@ -72,7 +81,9 @@ def test_page_and_card_show_influence_and_what_was_recognised() -> None:
     last = max(index for index, record in enumerate(records) if isinstance(record, IntervalRecord))
     boundary = records[last]
     assert isinstance(boundary, IntervalRecord)
-    gradients = tuple(gradient(name, 149, norm=1.0 + index) for index, name in enumerate(TASKS))
+    gradients = tuple(
+        gradient(name, step, norm=1.0 + index) for index, name in enumerate(TASKS) for step in (147, 148, 149)
+    )
     records[last] = dataclasses.replace(boundary, report=dataclasses.replace(boundary.report, gradients=gradients))
     decided = max(index for index, record in enumerate(records) if isinstance(record, DecisionRecord))
     decision = records[decided]
