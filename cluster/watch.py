@@ -15,10 +15,15 @@ from scheduler.records import from_json
 _POLL_S = 0.3
 
 
+class StopRequestedError(Exception):
+    """What a view raises to have the run stopped with a checkpoint at the next boundary."""
+
+
 def watch(engine: Any, view: RunView, *, is_done: Callable[[], bool], stop: threading.Event) -> None:
     """Feed `view` until `is_done`; a set `stop` asks the workers to end at the next boundary.
 
-    It asks at every poll: an engine that died in between has forgotten.
+    It asks at every poll: an engine that died in between has forgotten. A view may ask for the same with
+    `StopRequestedError`.
     """
     seen = 0
     while True:
@@ -30,7 +35,10 @@ def watch(engine: Any, view: RunView, *, is_done: Callable[[], bool], stop: thre
             lines, pulse = ray.get(engine.watch.remote(seen), timeout=5)
             seen += len(lines)
             for line in lines:
-                view.observe(from_json(line))
+                try:
+                    view.observe(from_json(line))
+                except StopRequestedError:
+                    stop.set()
             finished = finished and not lines
             if pulse.step > 0:
                 view.heartbeat(step=pulse.step, loss=pulse.loss, samples_per_s=pulse.samples_per_s)

@@ -16,7 +16,7 @@ from cluster.config import LaunchConfig, RunConfig
 from cluster.driver import ray_cluster
 from cluster.preflight import check_packages
 from cluster.settings import load_config
-from cluster.sweep.config import ObjectiveName, OptunaSearch, Pb2Schedule, SweepConfig, ToTheEnd
+from cluster.sweep.config import ObjectiveName, OptunaSearch, Pb2Schedule, SweepConfig
 from cluster.sweep.directory import SweepDirectory, TrialSpec
 from cluster.sweep.optuna_search import OptunaSearcher, optuna_package
 from cluster.sweep.outcome import conclude_sweep
@@ -90,14 +90,7 @@ def _check_extras(config: SweepConfig) -> None:
 
 
 def _run(directory: SweepDirectory, say: Say) -> SweepResults:
-    """Train what is left.
-
-    A trial that is stopped early is killed, and the resources of its workers are then freed by a watchman of Ray Train
-    that asks Ray's dashboard whether the trial's controller lives; without a dashboard they stay taken for ever.
-    """
     config, launch = directory.config(), directory.launch()
-    if not isinstance(config.schedule, ToTheEnd):
-        launch = launch.model_copy(update={"dashboard": True})
     with ray_cluster(launch, f"taskheat-{directory.root.name}-{uuid.uuid4().hex[:8]}"):
         at_once = config.max_concurrent or concurrency(launch, ray.cluster_resources())
         for level in _levels([spec for spec in directory.planned().values() if spec.is_trunk]):

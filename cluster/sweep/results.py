@@ -1,7 +1,7 @@
 """What came of each trial, read from its run: ledger and manifest."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -67,7 +67,7 @@ class SweepResults:
 
 def gather_results(directory: SweepDirectory, config: SweepConfig) -> SweepResults:
     """Read every run of the sweep; of a population, the run that each member ended as."""
-    planned = directory.planned()
+    planned, last_step = directory.planned(), directory.base().train.last_step
     found: dict[str, TrialResult] = {}
     for run in directory.runs():
         about = run.read_manifest().get("sweep", {})
@@ -75,6 +75,8 @@ def gather_results(directory: SweepDirectory, config: SweepConfig) -> SweepResul
         spec = planned.get(name)
         values = about.get("values", {} if spec is None else spec.values)
         one = trial_result(run, name=name, values=values, names=config.objective)
+        if config.is_population and one.step < last_step:
+            one = replace(one, status="unfinished")  # a leg of its way
         before = found.get(name)
         found[name] = one if before is None else _joined(before, one)
     for name, spec in planned.items():
@@ -108,12 +110,7 @@ def _clones(directory: SweepDirectory) -> tuple[Clone, ...]:
 def _joined(before: TrialResult, after: TrialResult) -> TrialResult:
     """Two runs of one member of a population: the later one, with the steps of both."""
     later, earlier = (after, before) if _rank(after) >= _rank(before) else (before, after)
-    return TrialResult(
-        **{
-            **{name: getattr(later, name) for name in TrialResult.__slots__},
-            "num_steps": later.num_steps + earlier.num_steps,
-        }
-    )
+    return replace(later, num_steps=later.num_steps + earlier.num_steps)
 
 
 def _rank(result: TrialResult) -> tuple[bool, int]:

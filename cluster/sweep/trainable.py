@@ -8,14 +8,17 @@ A trial that has a run directory goes on with it; one that has finished only rep
 after any crash. Nothing is reported for the last step before the run is concluded, lest the schedule stop a trial that
 is only left to be written down.
 
-A member of a population reports checkpoints too: a pointer to ours. Handed the pointer of a donor, or its own after a
-pause, it goes on as a fork of that run. (A trial that reports no checkpoint is never exploited, without a word.) All
-members have a process at once and take turns: who has no room waits, who waits for the others' step is stopped by Tune.
+A trial that the schedule stops learns of it at its next report, and stops its run with a checkpoint. It must not be
+killed: what the workers of a killed run hold is freed by a watchman of Ray Train, which needs Ray's dashboard and fails
+where several Rays run on one machine.
+
+A member of a population trains one leg of its way at a time: a run up to the step at which all are compared, where Tune
+pauses it. It reports a checkpoint, a pointer to ours; the next leg is a fork of the run that it is handed, its own or a
+donor's. (A trial that reports no checkpoint is never exploited, without a word.) All members have a process at once,
+and wait for room in it.
 """
 
 import json
-import math
-import shutil
 import tempfile
 import time
 from collections.abc import Mapping
@@ -37,13 +40,13 @@ from cluster.sweep.directory import SweepDirectory, TrialSpec, trial_name
 from cluster.sweep.objective import Score
 from cluster.sweep.results import TrialResult, objectives_of, trial_result
 from cluster.views.run_view import Listener
+from cluster.watch import StopRequestedError
 from scheduler.errors import ResourceError
 from scheduler.records import DecisionRecord, ForkRecord, Record, RunRecord, SignalRecord
 from scheduler.setup import EngineSetup
 from scheduler.task import TaskSpec
-from train.checkpoint_storage import Storage, storage_at
 
-_WAIT_S = 120.0
+_WAIT_S = 3600.0
 _POLL_S = 0.5
 _POINTER = "run.json"
 
@@ -53,7 +56,7 @@ class Evaluations:
     """Follows a ledger, and says what each evaluation found; a task that it left out keeps its score."""
 
     names: tuple[ObjectiveName, ...]
-    reported_step: int = -1
+    _told_step: int = -1
     _tasks: tuple[TaskSpec, ...] = ()
     _scores: dict[str, Score] = field(default_factory=dict)
 
@@ -64,8 +67,8 @@ class Evaluations:
                 self._tasks = EngineSetup.model_validate(setup).tasks
             case SignalRecord(signal=signal):
                 self._scores[signal.task] = Score(signal.score, signal.num_probes)
-            case DecisionRecord(plan=plan) if plan.source_step > self.reported_step:
-                self.reported_step = plan.source_step
+            case DecisionRecord(plan=plan) if plan.source_step > self._told_step:
+                self._told_step = plan.source_step
                 found = objectives_of(self._scores, self._tasks, self.names)
                 return (plan.source_step, {name: one.value for name, one in found.items()}) if found else None
             case _:
@@ -86,38 +89,34 @@ def run_trial(config: dict[str, Any]) -> None:
             _introduce(root, spec.name, spec.values, record)
             found = evaluations.concluded(record)
             if found is not None and found[0] < run.train.last_step:
-                tune.report({"step": found[0], **found[1]})
+                _report_or_stop({"step": found[0], **found[1]})
 
         origin = None if spec.origin is None else (directory.run(spec.origin[0]), spec.origin[1])
-        _train(directory, run, origin, listen, wait_s=_WAIT_S)
+        if not _train(directory, run, origin, listen):
+            return
     _report_end(trial_result(root, name=spec.name, values=spec.values, names=objective))
 
 
 def run_member(config: dict[str, Any]) -> None:
-    """A member of a population: `config` holds the sweep's directory and the values under their dotted keys."""
+    """One leg of a member of a population: `config` holds the sweep's directory, the values under their dotted keys,
+    and the steps at which members are compared.
+    """
     directory = SweepDirectory(Path(config["sweep"]))
     asked, member = directory.config(), member_name(tune.get_context().get_trial_id())
     values = {key: config[key] for key in asked.space}
     pointer = _read_pointer(tune.get_checkpoint())
-    name = _free_name(directory, member, pointer)
-    settings = (f"train.checkpoint_at={config['checkpoint_at']}", f"output.name={name}")
-    run = directory.trial_config(TrialSpec(name, values, settings))
-    origin = None if pointer is None else (RunDirectory(Path(pointer["run"])), int(pointer["step"]))
-    checkpoints = storage_at(directory.run(name).checkpoint_place(run))
-    evaluations = Evaluations(asked.objective, reported_step=0 if origin is None else origin[1])
-
-    def listen(record: Record) -> None:
-        _introduce(directory.run(name), member, values, record)
-        found = evaluations.concluded(record)
-        if found is not None and found[0] in config["checkpoint_at"]:
-            step, objectives = found
-            _wait_for(checkpoints, step)
-            with tempfile.TemporaryDirectory() as folder:
-                (Path(folder) / _POINTER).write_text(json.dumps({"run": str(directory.run(name).root), "step": step}))
-                tune.report({"step": step, **objectives}, checkpoint=tune.Checkpoint.from_directory(folder))
-
-    _train(directory, run, origin, listen, wait_s=math.inf)
-    _report_end(trial_result(directory.run(name), name=member, values=values, names=asked.objective))
+    begin = 0 if pointer is None else int(pointer["step"])
+    end = next((step for step in config["compared_at"] if step > begin), None)
+    name = leg_name(directory, member, values, pointer)
+    cut = () if end is None else (f"train.stop_after={end}",)
+    if not directory.is_done(name):
+        run = directory.trial_config(TrialSpec(name, values, (*cut, "train.checkpoint_at=[]")))
+        origin = None if pointer is None else (RunDirectory(Path(pointer["run"])), begin)
+        _train(directory, run, origin, lambda record: _introduce(directory.run(name), member, values, record))
+    result = trial_result(directory.run(name), name=member, values=values, names=asked.objective)
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / _POINTER).write_text(json.dumps({"run": str(result.root), "step": result.step}))
+        _report_end(result, None if end is None else tune.Checkpoint.from_directory(folder))
 
 
 def member_name(trial_id: str) -> str:
@@ -139,52 +138,60 @@ def _fork(origin: tuple[RunDirectory, int] | None, run: RunConfig) -> Fork | Non
     return Fork(parent=parent, step=step, changed=changes(before, run))
 
 
-def _report_end(result: TrialResult) -> None:
+def _report_or_stop(metrics: dict[str, Any]) -> None:
+    try:
+        tune.report(metrics)
+    except SystemExit as stopped:  # Tune's way to say that the schedule has stopped this trial
+        raise StopRequestedError from stopped
+
+
+def _report_end(result: TrialResult, checkpoint: Any = None) -> None:
     objectives = {name: estimate.value for name, estimate in result.objectives.items()}
-    tune.report({"step": result.step, **objectives})
+    tune.report({"step": result.step, **objectives}, checkpoint=checkpoint)
 
 
 def _train(
-    directory: SweepDirectory,
-    config: RunConfig,
-    origin: tuple[RunDirectory, int] | None,
-    listen: Listener,
-    *,
-    wait_s: float,
-) -> None:
-    """Begin the run, or go on with it, once there is room: the workers of the trial before take a while to go.
+    directory: SweepDirectory, config: RunConfig, origin: tuple[RunDirectory, int] | None, listen: Listener
+) -> bool:
+    """Begin the run, or go on with it, once there is room; returns whether it came to its end.
 
     Raises:
-        ResourceError: There was none for `wait_s` seconds. Members of a population take turns, and wait for ever.
+        ResourceError: The whole cluster is too small for the run, or there was no room for an hour.
     """
     assert config.output.name is not None
     launch, root = directory.launch(), directory.run(config.output.name)
-    deadline = time.monotonic() + wait_s
+    deadline = time.monotonic() + _WAIT_S
     while True:
+        cluster = ray.cluster_resources()
+        placement = place(launch, cluster)
+        check_resources(placement, available=cluster, cluster=cluster)
         try:
-            cluster = ray.cluster_resources()
-            check_resources(place(launch, cluster), available=ray.available_resources(), cluster=cluster)
+            check_resources(placement, available=ray.available_resources(), cluster=cluster)
             directory.discard_unbegun(root.root.name)
             if root.ledger.exists():
-                resume_run(root.root, listener=listen)
-            else:
-                start_run(config, launch, fork=_fork(origin, config), listener=listen)
+                return resume_run(root.root, listener=listen) is not None
+            return start_run(config, launch, fork=_fork(origin, config), listener=listen) is not None
         except ResourceError:
             if time.monotonic() > deadline:
                 raise
             time.sleep(_POLL_S)
-        else:
-            return
 
 
-def _free_name(directory: SweepDirectory, trial: str, pointer: Mapping[str, Any] | None) -> str:
-    """Name of a member's next run: its trial and the step it begins at; a number where one died there before."""
-    name = trial if pointer is None else f"{trial}-from-{pointer['step']:06d}"
-    if directory.run(name).root.exists() and pointer is None:
-        shutil.rmtree(directory.run(name).root)
-    number = 1
-    free = name
-    while directory.run(free).root.exists():
+def leg_name(
+    directory: SweepDirectory, member: str, values: Mapping[str, Any], pointer: Mapping[str, Any] | None
+) -> str:
+    """Name of the leg's run: its member and the step it begins at.
+
+    A leg of the same beginning and values that is there already is gone on with; one of others is left, and a number
+    added.
+    """
+    name = member if pointer is None else f"{member}-from-{pointer['step']:06d}"
+    origin = None if pointer is None else {"run": pointer["run"], "step": pointer["step"]}
+    number, free = 1, name
+    while directory.run(free).ledger.exists():
+        manifest = directory.run(free).read_manifest()
+        if manifest.get("forked_from") == origin and manifest.get("sweep", {}).get("values") == dict(values):
+            return free
         number += 1
         free = f"{name}-{number}"
     return free
@@ -195,12 +202,3 @@ def _read_pointer(checkpoint: Any) -> dict[str, Any] | None:
         return None
     with checkpoint.as_directory() as folder:
         return json.loads((Path(folder) / _POINTER).read_text(encoding="utf-8"))
-
-
-def _wait_for(checkpoints: Storage, step: int) -> None:
-    """The ledger names a checkpoint before it is stored; the evaluation may be faster than the upload."""
-    deadline = time.monotonic() + _WAIT_S
-    while step not in checkpoints.steps():
-        if time.monotonic() > deadline:
-            raise ResourceError(f"{checkpoints}: no checkpoint at step {step} after {_WAIT_S:g} s")
-        time.sleep(0.05)

@@ -34,8 +34,7 @@ from cluster.sweep.space import bounded, draw
 from cluster.sweep.trainable import member_name, run_member, run_trial
 from scheduler.errors import ConfigError
 
-_TUNE_ENVIRONMENT = {"RAY_AIR_NEW_OUTPUT": "0", "TUNE_FORCE_TRIAL_CLEANUP_S": "3"}
-"""Tune's tables off; a trial that is stopped or paused keeps its workers for at most that long."""
+_QUIET = {"RAY_AIR_NEW_OUTPUT": "0"}
 
 _TRIAL = tune.PlacementGroupFactory([{"memory": 1.0}])
 """One byte: Tune wants a resource, and CPUs taken here would be missing where the training is."""
@@ -95,8 +94,6 @@ def tuner_of_named(
             max_concurrent_trials=at_once,
             scheduler=schedule,
             reuse_actors=schedule is None,
-            metric=objective[0],
-            mode="max",
         ),
         run_config=_run_config(directory, stage, Notices(directory, say)),
     )
@@ -138,15 +135,13 @@ def tuner_of_population(directory: SweepDirectory, names: Sequence[str], *, say:
         trainable,
         param_space={
             "sweep": str(directory.root),
-            "checkpoint_at": list(range(schedule.every_steps, base.train.last_step, schedule.every_steps)),
+            "compared_at": list(range(schedule.every_steps, base.train.last_step, schedule.every_steps)),
             "begun_as": tune.grid_search(list(range(len(names)))),
             **{key: tune.sample_from(_value_of(values, key)) for key in config.space},
         },
         tune_config=tune.TuneConfig(
             scheduler=_population(schedule, config),
             reuse_actors=False,
-            metric=config.objective[0],
-            mode="max",
         ),
         run_config=run_config,
     )
@@ -157,7 +152,7 @@ def _value_of(values: Sequence[Mapping[str, Any]], key: str) -> Callable[[Mappin
 
 
 def _run_config(directory: SweepDirectory, stage: str, notices: Notices) -> tune.RunConfig:
-    for name, value in _TUNE_ENVIRONMENT.items():
+    for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     if stage != "population":
         taken = sum(path.name.startswith(stage) for path in directory.tune.glob("*"))
@@ -178,6 +173,8 @@ def stopping(directory: SweepDirectory) -> TrialScheduler | None:
         return None
     return ASHAScheduler(
         time_attr="step",
+        metric=config.objective[0],
+        mode="max",
         max_t=directory.base().train.last_step,
         grace_period=config.schedule.grace_steps,
         reduction_factor=config.schedule.reduction_factor,
@@ -190,6 +187,8 @@ def _population(schedule: Schedule, config: SweepConfig) -> TrialScheduler:
         case PbtSchedule():
             return PopulationBasedTraining(
                 time_attr="step",
+                metric=config.objective[0],
+                mode="max",
                 perturbation_interval=schedule.every_steps,
                 quantile_fraction=schedule.quantile,
                 resample_probability=schedule.resample_probability,
@@ -204,6 +203,8 @@ def _population(schedule: Schedule, config: SweepConfig) -> TrialScheduler:
             }
             return PB2(
                 time_attr="step",
+                metric=config.objective[0],
+                mode="max",
                 perturbation_interval=schedule.every_steps,
                 quantile_fraction=schedule.quantile,
                 hyperparam_bounds=bounds,

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from cluster.sweep.directory import SweepDirectory
 from cluster.sweep.objective import Score
 from cluster.sweep.results import objectives_of, trial_result
-from cluster.sweep.trainable import Evaluations, member_name
+from cluster.sweep.trainable import Evaluations, leg_name, member_name
 from evalsvc.report.history import RunHistory
 from scheduler.ledger import read_ledger
 from tests.unit.train.local_run import CrashError, Disturbances, LocalRun, local_run, small_tasks
@@ -35,12 +36,6 @@ def test_every_evaluation_is_told_once_though_a_restart_repeats_some(crashed: Lo
         assert objectives == {name: estimate.value for name, estimate in expected.items()}
 
 
-def test_a_member_that_goes_on_tells_only_what_is_new(crashed: LocalRun) -> None:
-    evaluations = Evaluations(("macro",), reported_step=6)
-    told = [found for record in read_ledger(crashed.ledger) if (found := evaluations.concluded(record)) is not None]
-    assert [step for step, _ in told] == [9, 12]
-
-
 def test_the_end_of_a_trial_is_its_last_evaluation(crashed: LocalRun, tmp_path: Path) -> None:
     from cluster.run_directory import RunDirectory
 
@@ -54,3 +49,19 @@ def test_the_end_of_a_trial_is_its_last_evaluation(crashed: LocalRun, tmp_path: 
 
 def test_a_member_is_known_by_tunes_number_of_it() -> None:
     assert [member_name(one) for one in ("0b524_00000", "0b524_00012")] == ["trial-000", "trial-012"]
+
+
+def test_a_leg_is_gone_on_with_only_from_the_same_beginning_under_the_same_values(tmp_path: Path) -> None:
+    directory = SweepDirectory(tmp_path)
+    pointer = {"run": "/runs/donor", "step": 80}
+    values = {"train.learning_rate": 0.1}
+    assert leg_name(directory, "trial-001", values, None) == "trial-001"
+    name = leg_name(directory, "trial-001", values, pointer)
+    assert name == "trial-001-from-000080"
+    run = directory.run(name)
+    run.ledger.parent.mkdir(parents=True)
+    run.ledger.touch()
+    run.update_manifest(forked_from=pointer, sweep={"trial": "trial-001", "values": values})
+    assert leg_name(directory, "trial-001", values, pointer) == name
+    assert leg_name(directory, "trial-001", {"train.learning_rate": 0.2}, pointer) == f"{name}-2"
+    assert leg_name(directory, "trial-001", values, {"run": "/runs/other", "step": 80}) == f"{name}-2"
