@@ -132,7 +132,8 @@ def _leader(tasks: dict[str, TaskInfluence], ranked: Sequence[str]) -> str:
         return f"The de-facto main task is {first}."
     one, other = tasks[ranked[0]], tasks[ranked[1]]
     if one.share_error is not None and other.share_error is not None:
-        if one.share - other.share > float(np.hypot(one.share_error, other.share_error)):
+        error = float(np.hypot(one.share_error, other.share_error))
+        if one.share - other.share > 2.0 * error:
             return f"The de-facto main task is {first}."
     return f"No task leads beyond the error of the measurements; nearest are {first} and {_pair(ranked[1], other)}."
 
