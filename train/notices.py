@@ -41,12 +41,18 @@ class Notices:
 
 def gather_notices(*, storage_is_lost: bool) -> Notices:
     """What any rank knows, on every rank. Two small collectives."""
-    node_goes = ray.train.get_preemption_info() is not None
-    flags = torch.tensor([node_goes, _told_to_end.is_set(), storage_is_lost], dtype=torch.int64)
+    flags = torch.tensor([_node_goes(), _told_to_end.is_set(), storage_is_lost], dtype=torch.int64)
     if dist.is_initialized():
         dist.all_reduce(flags, op=dist.ReduceOp.MAX)
     node, told, lost = (bool(flag) for flag in flags.tolist())
     return Notices(node_goes=node, told_to_end=told, storage_is_lost=lost)
+
+
+def _node_goes() -> bool:
+    try:
+        return ray.train.get_preemption_info() is not None
+    except RuntimeError:  # a worker loop outside of Ray Train, whose node nobody takes away
+        return False
 
 
 def was_told_to_end() -> bool:

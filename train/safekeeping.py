@@ -104,6 +104,7 @@ class Safekeeping:
         export_model(model, tokenizer, folder)
         if self._config.export_merged and isinstance(model, PeftModel):
             export_merged(model, tokenizer, folder.with_name("merged"))
+        self._coordinator.settle()  # the last signals stand before it in every equal run's ledger
         self._coordinator.note_export(chosen.step, chosen.why)
 
     def finish(self, *, storage_is_lost: bool) -> None:

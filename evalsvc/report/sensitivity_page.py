@@ -60,10 +60,11 @@ def _figure(key: str, title: str, caption: str, chart: Any) -> Figure:
     return Figure(key=key, title=title, caption=caption, spec=spec)
 
 
-def _axes() -> dict[str, Any]:
+def _axes(report: SensitivityReport) -> dict[str, Any]:
+    nudges = sorted({cell.nudge for cell in report.cells}, reverse=True)
     return {
         "x": alt.X("phase:O").title("forked at step").axis(labelAngle=0),
-        "y": alt.Y("nudge:N").title("added to the share").sort("descending"),
+        "y": alt.Y("nudge:N").title("added").sort([f"{nudge:+g}" for nudge in nudges]),
     }
 
 
@@ -73,7 +74,7 @@ def _behaviour(report: SensitivityReport) -> Any:
         for cell in report.cells
         if cell.nudge
     ]
-    base = alt.Chart(alt.InlineData(values=rows)).encode(**_axes())
+    base = alt.Chart(alt.InlineData(values=rows)).encode(**_axes(report))
     tooltip = ["phase:O", "nudge:N", *(alt.Tooltip(f"{name}:Q", format=".3f") for name in ("share", "change"))]
     colour = alt.Color("change:Q").scale(scheme="viridis", domainMin=0).title("change")
     tiles = base.mark_rect().encode(color=colour, tooltip=tooltip)
@@ -94,7 +95,9 @@ def _tasks(report: SensitivityReport) -> Any:
         alt.Chart(alt.InlineData(values=rows))
         .mark_rect()
         .encode(
-            **_axes(), color=colour, tooltip=["task:N", "phase:O", "nudge:N", alt.Tooltip("change:Q", format="+.3f")]
+            **_axes(report),
+            color=colour,
+            tooltip=["task:N", "phase:O", "nudge:N", alt.Tooltip("change:Q", format="+.3f")],
         )
         .properties(width=PAGE_WIDTH // _COLUMNS - 90, height=alt.Step(26))
     )
