@@ -105,7 +105,7 @@ def _coded(domain: Domain, value: Any) -> Any:
 def optuna_package() -> Any:
     """The package. Raises ConfigError where it is not installed."""
     try:
-        import optuna
+        import optuna  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ConfigError(
             "search.type: optuna needs the package optuna, which is not installed; install it "

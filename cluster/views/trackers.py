@@ -94,7 +94,7 @@ class _Wandb:
     """A W&B run; its own step may not go back, so ours is a value of its own that every chart is drawn against."""
 
     def __init__(self, run: str, folder: Path) -> None:
-        import wandb
+        import wandb  # pyright: ignore[reportMissingImports]
 
         try:
             self._run = wandb.init(
@@ -116,9 +116,9 @@ class _Mlflow:
     """An MLflow run; without `MLFLOW_TRACKING_URI` in a SQLite file beside the TensorBoard files."""
 
     def __init__(self, run: str, folder: Path) -> None:
-        from mlflow import MlflowClient
-        from mlflow.entities import Metric
-        from mlflow.exceptions import MlflowException
+        from mlflow import MlflowClient  # pyright: ignore[reportMissingImports]
+        from mlflow.entities import Metric  # pyright: ignore[reportMissingImports]
+        from mlflow.exceptions import MlflowException  # pyright: ignore[reportMissingImports]
 
         self._failure, self._metric = MlflowException, Metric
         self._last_ms = 0  # MLflow orders values of one step by time
@@ -161,7 +161,7 @@ class _Trackio:
     """A trackio run; it keeps what it could not send and warns by itself."""
 
     def __init__(self, run: str) -> None:
-        import trackio
+        import trackio  # pyright: ignore[reportMissingImports]
 
         project = os.environ.get("TRACKIO_PROJECT", PROJECT)
         self._run = trackio.init(
