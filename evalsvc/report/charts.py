@@ -57,25 +57,26 @@ def figures(report: Report) -> list[Figure]:
     found: list[Figure] = []
     if report.segments:
         caption = "Weight of each task in the plan that was in force. A dashed line marks the first step of stage 2."
-        found.append(_figure("weights", "Weights over time", caption, _weights(report)))
+        found.append(figure("weights", "Weights over time", caption, _weights(report)))
     if report.scores:
         caption = (
             "Above: score on the probes, with the task's target dashed. Below: held-out loss in nats per supervised "
             "token. Grey: evaluations that a restart undid."
         )
-        found.append(_figure("scores", "Score and held-out loss per task", caption, _scores(report)))
+        found.append(figure("scores", "Score and held-out loss per task", caption, _scores(report)))
     if report.decisions:
         caption = "Heat at each decision, split among what it came from. The parts of a bar sum to the heat."
-        found.append(_figure("heat", "Heat per task", caption, _heat(report)))
+        found.append(figure("heat", "Heat per task", caption, _heat(report)))
     if report.segments:
         caption = (
             "Bar: share of the samples the task was served. Tick: share its weights called for. Ring: first weight."
         )
-        found.append(_figure("shares", "Realised and target share", caption, _shares(report)))
+        found.append(figure("shares", "Realised and target share", caption, _shares(report)))
     return found
 
 
-def _figure(key: str, title: str, caption: str, chart: Any) -> Figure:
+def figure(key: str, title: str, caption: str, chart: Any) -> Figure:
+    """A chart made with altair, less what the page gives."""
     spec = chart.to_dict()
     for unused in ("$schema", "config"):
         spec.pop(unused, None)
@@ -88,7 +89,8 @@ def _task_colour(report: Report) -> alt.Color:
     return alt.Color("task:N").scale(domain=names, range=colours).sort(names)
 
 
-def _data(rows: list[dict[str, Any]]) -> alt.InlineData:
+def inline(rows: list[dict[str, Any]]) -> alt.InlineData:
+    """Rows, written into the specification."""
     return alt.InlineData(values=rows)
 
 
@@ -114,11 +116,11 @@ def _weights(report: Report) -> Any:
         "color": _task_colour(report).legend(symbolType="stroke"),
         "tooltip": ["task:N", "step:Q", alt.Tooltip("weight:Q", format=".2%"), "plan:O"],
     }
-    lines = alt.Chart(_data(rows)).mark_line(interpolate="step-after", strokeWidth=2).encode(**encoding)
-    hover = alt.Chart(_data(rows)).mark_point(size=60, opacity=0).encode(**encoding)
+    lines = alt.Chart(inline(rows)).mark_line(interpolate="step-after", strokeWidth=2).encode(**encoding)
+    hover = alt.Chart(inline(rows)).mark_point(size=60, opacity=0).encode(**encoding)
     layers: list[Any] = [lines, hover]
     if report.stage_boundary_step is not None:
-        boundary = alt.Chart(_data([{"step": report.stage_boundary_step, "label": "stage 2"}]))
+        boundary = alt.Chart(inline([{"step": report.stage_boundary_step, "label": "stage 2"}]))
         layers.append(boundary.mark_rule(strokeDash=[4, 4], color=_FAINT).encode(x="step:Q"))
         label = boundary.mark_text(align="left", dx=5, dy=8, baseline="top", color=_FAINT)
         layers.append(label.encode(x="step:Q", y=alt.value(0), text="label:N"))
@@ -136,7 +138,7 @@ def _score_panel(report: Report, task: str) -> Any:
     width = PAGE_WIDTH // COLUMNS - 62
     score_axis = alt.Y("score:Q").scale(domain=[0, 1]).axis(values=[0, 0.5, 1]).title("score")
     loss_axis = alt.Y("loss:Q").scale(domainMin=0).axis(tickCount=3).title("loss")
-    target = alt.Chart(_data([{"score": report.tasks[task].target_score}]))
+    target = alt.Chart(inline([{"score": report.tasks[task].target_score}]))
     top = alt.layer(
         target.mark_rule(strokeDash=[3, 3], color=_FAINT).encode(y="score:Q"),
         *_measured(report, kept, undone, score_axis, "score", "#4269d0"),
@@ -153,10 +155,12 @@ def _measured(
     tooltip = ["step:Q", alt.Tooltip(f"{value}:Q", format=".3f")]
     encoding = {"x": _step_axis(report).title(None), "y": axis, "tooltip": tooltip}
     layers: list[Any] = (
-        [alt.Chart(_data(undone)).mark_point(size=30, shape="cross", color=_FAINT).encode(**encoding)] if undone else []
+        [alt.Chart(inline(undone)).mark_point(size=30, shape="cross", color=_FAINT).encode(**encoding)]
+        if undone
+        else []
     )
     point = alt.OverlayMarkDef(size=18, color=colour)
-    return [*layers, alt.Chart(_data(kept)).mark_line(color=colour, strokeWidth=2, point=point).encode(**encoding)]
+    return [*layers, alt.Chart(inline(kept)).mark_line(color=colour, strokeWidth=2, point=point).encode(**encoding)]
 
 
 def _heat(report: Report) -> Any:
@@ -176,7 +180,7 @@ def _heat(report: Report) -> Any:
     bar = max(2, min(18, round(0.7 * width / max(len(report.decisions), 1))))
     colour = alt.Color("part:N").scale(domain=list(_COMPONENT_COLOURS), range=list(_COMPONENT_COLOURS.values()))
     chart = (
-        alt.Chart(_data(rows))
+        alt.Chart(inline(rows))
         .mark_bar(size=bar)
         .encode(
             x=alt.X("step:Q").title("step").axis(grid=False, format="d", tickMinStep=1).scale(padding=bar / 2 + 2),
@@ -195,7 +199,7 @@ def _shares(report: Report) -> Any:
         {"task": name, "realised": task.realised_share, "target": task.target_share, "first": task.first_weight}
         for name, task in report.tasks.items()
     ]
-    base = alt.Chart(_data(rows)).encode(
+    base = alt.Chart(inline(rows)).encode(
         y=alt.Y("task:N").sort(list(report.tasks)).title(None).axis(ticks=False, domain=False),
         tooltip=["task:N", *(alt.Tooltip(f"{field}:Q", format=".2%") for field in ("realised", "target", "first"))],
     )

@@ -7,13 +7,14 @@ security policy in the page's head forbids every request. Rounding happens here 
 import dataclasses
 import functools
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import vl_convert
 
-from evalsvc.report.charts import THEMES, figures
+from evalsvc.report.charts import THEMES, Figure, figures
 from evalsvc.report.schema import Report
 from evalsvc.report.words import COMPONENTS, seconds_in_words
 
@@ -22,30 +23,47 @@ _BUNDLE_SNIPPET = "window.vegaEmbed = vegaEmbed;"
 
 def write_report(report: Report, directory: Path) -> Path:
     """Write `report.html` and `report.json` into `directory` (made if missing); returns the page's path."""
+    return write_page(report, render_page(report), directory, stem="report")
+
+
+def write_page(report: Any, page: str, directory: Path, *, stem: str) -> Path:
+    """Write a page, `<stem>.html`, and the dataclass it shows, `<stem>.json`; returns the page's path."""
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / "report.json").write_text(report_json(report), encoding="utf-8")
-    page = directory / "report.html"
-    page.write_text(render_page(report), encoding="utf-8")
-    return page
+    (directory / f"{stem}.json").write_text(report_json(report), encoding="utf-8")
+    path = directory / f"{stem}.html"
+    path.write_text(page, encoding="utf-8")
+    return path
 
 
-def report_json(report: Report) -> str:
-    """The report as JSON, floats with all their digits. Raises ValueError on NaN or infinity."""
+def report_json(report: Any) -> str:
+    """A dataclass as JSON, floats with all their digits. Raises ValueError on NaN or infinity."""
     return json.dumps(dataclasses.asdict(report), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def render_page(report: Report) -> str:
     """The page as HTML text."""
-    charts = figures(report)
-    return _template().render(
+    return render(
+        "page.html.j2",
+        figures(report),
         report=report,
-        figures=charts,
         components=COMPONENTS,
         recognised={name: task.recognised for name, task in report.tasks.items() if task.recognised},
         undone=sum(event.superseded for event in report.events),
-        specs=_script_json({figure.key: figure.spec for figure in charts}),
-        themes=_script_json(THEMES),
-        bundle=_chart_bundle() if charts else "",
+    )
+
+
+def render(template: str, charts: Sequence[Figure], **values: Any) -> str:
+    """A template on `_layout.html.j2` as HTML text, with its charts and what draws them."""
+    return (
+        _environment()
+        .get_template(template)
+        .render(
+            figures=charts,
+            specs=_script_json({figure.key: figure.spec for figure in charts}),
+            themes=_script_json(THEMES),
+            bundle=_chart_bundle() if charts else "",
+            **values,
+        )
     )
 
 
@@ -57,7 +75,7 @@ def _chart_bundle() -> str:
 
 
 @functools.cache
-def _template() -> jinja2.Template:
+def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("evalsvc.report", "."),
         autoescape=True,
@@ -66,7 +84,7 @@ def _template() -> jinja2.Template:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters |= {"score": score_text, "percent": percent_text, "seconds": seconds_in_words}
-    return environment.get_template("page.html.j2")
+    return environment
 
 
 def score_text(value: float | None) -> str:

@@ -1,15 +1,12 @@
 """Write a sensitivity measurement: `report.html`, one file that needs no network, and its JSON twin `report.json`."""
 
-import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
 import altair as alt
-import jinja2
 
-from evalsvc.report.charts import PAGE_WIDTH, THEMES, Figure
-from evalsvc.report.page import _chart_bundle, _script_json
+from evalsvc.report.charts import PAGE_WIDTH, Figure, figure
+from evalsvc.report.page import render, write_page
 from evalsvc.report.sensitivity import SensitivityReport
 
 _COLUMNS = 4
@@ -17,30 +14,12 @@ _COLUMNS = 4
 
 def write_sensitivity(report: SensitivityReport, directory: Path) -> Path:
     """Write `report.html` and `report.json` into `directory`; returns the page's path."""
-    text = json.dumps(dataclasses.asdict(report), indent=1, ensure_ascii=False, allow_nan=False)
-    (directory / "report.json").write_text(text + "\n", encoding="utf-8")
-    page = directory / "report.html"
-    page.write_text(render_sensitivity(report), encoding="utf-8")
-    return page
+    return write_page(report, render_sensitivity(report), directory, stem="report")
 
 
 def render_sensitivity(report: SensitivityReport) -> str:
     """The page as HTML text."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("evalsvc.report", "."),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    charts = sensitivity_figures(report)
-    return environment.get_template("sensitivity.html.j2").render(
-        report=report,
-        figures=charts,
-        specs=_script_json({figure.key: figure.spec for figure in charts}),
-        themes=_script_json(THEMES),
-        bundle=_chart_bundle(),
-    )
+    return render("sensitivity.html.j2", sensitivity_figures(report), report=report)
 
 
 def sensitivity_figures(report: SensitivityReport) -> list[Figure]:
@@ -48,16 +27,9 @@ def sensitivity_figures(report: SensitivityReport) -> list[Figure]:
     whole = "Mean over tasks of how far the score moved, up or down, from the fork whose mixture stayed."
     tasks = "Score of each task, less that of the fork of the same phase whose mixture stayed."
     return [
-        _figure("behaviour", "Phase and ratio against change of behaviour", whole, _behaviour(report)),
-        _figure("tasks", "Change of score per task", tasks, _tasks(report)),
+        figure("behaviour", "Phase and ratio against change of behaviour", whole, _behaviour(report)),
+        figure("tasks", "Change of score per task", tasks, _tasks(report)),
     ]
-
-
-def _figure(key: str, title: str, caption: str, chart: Any) -> Figure:
-    spec = chart.to_dict()
-    for unused in ("$schema", "config"):
-        spec.pop(unused, None)
-    return Figure(key=key, title=title, caption=caption, spec=spec)
 
 
 def _axes(report: SensitivityReport) -> dict[str, Any]:

@@ -4,16 +4,14 @@ Like `evalsvc.report.page`: the page shows figures of the report and computes no
 """
 
 import dataclasses
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import altair as alt
-import jinja2
 
-from evalsvc.report.charts import COLUMNS, PAGE_WIDTH, THEMES, Figure
-from evalsvc.report.page import _chart_bundle, _script_json
+from evalsvc.report.charts import COLUMNS, PAGE_WIDTH, Figure, figure
+from evalsvc.report.page import render, write_page
 from evalsvc.report.simulation import ArmReport, SimulationReport
 from scheduler.simulator.summary import Interval
 
@@ -27,32 +25,17 @@ _ROWS = "rows"
 
 def write_simulation(report: SimulationReport, directory: Path) -> Path:
     """Write `simulation.html` and `simulation.json` into `directory` (made if missing); returns the page's path."""
-    directory.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(dataclasses.asdict(report), indent=1, ensure_ascii=False, allow_nan=False)
-    (directory / "simulation.json").write_text(text + "\n", encoding="utf-8")
-    page = directory / "simulation.html"
-    page.write_text(render_simulation(report), encoding="utf-8")
-    return page
+    return write_page(report, render_simulation(report), directory, stem="simulation")
 
 
 def render_simulation(report: SimulationReport) -> str:
     """The page as HTML text."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("evalsvc.report", "."),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    charts = simulation_figures(report)
-    return environment.get_template("simulation.html.j2").render(
+    return render(
+        "simulation.html.j2",
+        simulation_figures(report),
         report=report,
         header=header(report),
         rows=[cells(report, arm) for arm in report.arms],
-        figures=charts,
-        specs=_script_json({figure.key: figure.spec for figure in charts}),
-        themes=_script_json(THEMES),
-        bundle=_chart_bundle(),
     )
 
 
@@ -110,10 +93,8 @@ def simulation_figures(report: SimulationReport) -> list[Figure]:
 
 def _figure(key: str, title: str, caption: str, chart: Any, rows: Iterator[dict[str, Any]]) -> Figure:
     """The rows stand beside the chart, under the name it has for them: altair would validate every one of them."""
-    spec = chart.to_dict()
-    for unused in ("$schema", "config"):
-        spec.pop(unused, None)
-    return Figure(key=key, title=title, caption=caption, spec=spec | {"datasets": {_ROWS: list(rows)}})
+    made = figure(key, title, caption, chart)
+    return dataclasses.replace(made, spec=made.spec | {"datasets": {_ROWS: list(rows)}})
 
 
 def _colour(field: str, names: tuple[str, ...]) -> alt.Color:

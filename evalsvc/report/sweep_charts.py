@@ -5,7 +5,7 @@ from typing import Any
 
 import altair as alt
 
-from evalsvc.report.charts import PAGE_WIDTH, Figure
+from evalsvc.report.charts import PAGE_WIDTH, Figure, figure, inline
 from evalsvc.report.sweep import SweepReport, SweptTrial
 
 _FAINT, _ACCENT = "#9a9a9a", "#4269d0"
@@ -20,44 +20,33 @@ def sweep_figures(report: SweepReport) -> list[Figure]:
     found: list[Figure] = []
     if measured:
         caption = f"{first} of each trial{_best_of(len(measured))}, with its 95 % interval over the rows measured."
-        found.append(_figure("best", "Best configurations", caption, _ranking(report, measured[:_SHOWN])))
+        found.append(figure("best", "Best configurations", caption, _ranking(report, measured[:_SHOWN])))
         caption = (
             f"A line is a trial; each axis runs from the lowest value searched to the highest, the last one is {first}."
         )
-        found.append(_figure("parallel", "Parallel coordinates", caption, _parallel(report, measured)))
+        found.append(figure("parallel", "Parallel coordinates", caption, _parallel(report, measured)))
     if report.boundary_key is not None and measured:
         caption = f"{report.boundary_key} against {first}, with 95 % intervals."
-        found.append(_figure("boundary", "Boundary against score", caption, _boundary(report, measured)))
+        found.append(figure("boundary", "Boundary against score", caption, _boundary(report, measured)))
     if len(report.objectives) > 1 and measured:
         caption = (
             "Filled: on the Pareto front; no other trial is better in one objective without being worse in another."
         )
-        found.append(_figure("pareto", "Pareto front", caption, _pareto(report, measured)))
+        found.append(figure("pareto", "Pareto front", caption, _pareto(report, measured)))
     if measured:
         caption = "Score of each task, trials from the best to the worst."
-        found.append(_figure("tasks", "Scores per task", caption, _tasks(report, measured[:_SHOWN])))
+        found.append(figure("tasks", "Scores per task", caption, _tasks(report, measured[:_SHOWN])))
     if report.shared:
         caption = (
             f"{report.steps_trained} optimiser steps were trained; without sharing it would have been "
             f"{report.steps_unshared}."
         )
-        found.append(_figure("cost", "Cost saved by sharing", caption, _cost(report)))
+        found.append(figure("cost", "Cost saved by sharing", caption, _cost(report)))
     return found
 
 
 def _best_of(number: int) -> str:
     return f" (the best {_SHOWN} of {number})" if number > _SHOWN else ""
-
-
-def _figure(key: str, title: str, caption: str, chart: Any) -> Figure:
-    spec = chart.to_dict()
-    for unused in ("$schema", "config"):
-        spec.pop(unused, None)
-    return Figure(key=key, title=title, caption=caption, spec=spec)
-
-
-def _data(rows: list[dict[str, Any]]) -> alt.InlineData:
-    return alt.InlineData(values=rows)
 
 
 def _row(report: SweepReport, trial: SweptTrial) -> dict[str, Any]:
@@ -73,7 +62,7 @@ def _tooltip(*more: Any) -> list[Any]:
 def _ranking(report: SweepReport, trials: Sequence[SweptTrial]) -> Any:
     rows = [_row(report, trial) for trial in trials]
     order = [trial.name for trial in trials]
-    base = alt.Chart(_data(rows)).encode(y=alt.Y("trial:N").sort(order).title(None).axis(ticks=False, domain=False))
+    base = alt.Chart(inline(rows)).encode(y=alt.Y("trial:N").sort(order).title(None).axis(ticks=False, domain=False))
     axis = alt.X("low:Q").scale(zero=False).title(report.objectives[0])
     bars = base.mark_rule(color=_FAINT, strokeWidth=2).encode(x=axis, x2="high:Q")
     colour = alt.condition("datum.best", alt.value(_ACCENT), alt.value(_FAINT))
@@ -97,7 +86,7 @@ def _parallel(report: SweepReport, trials: Sequence[SweptTrial]) -> Any:
         if trial.name in columns[key]
     ]
     order = list(columns)
-    base = alt.Chart(_data(rows)).encode(
+    base = alt.Chart(inline(rows)).encode(
         x=alt.X("key:N").sort(order).title(None).axis(labelAngle=0, labelLimit=220, grid=True).scale(padding=0.2),
         y=alt.Y("place:Q").axis(None).scale(domain=[-0.05, 1.05]),
         detail="trial:N",
@@ -113,7 +102,7 @@ def _parallel(report: SweepReport, trials: Sequence[SweptTrial]) -> Any:
         or len(set(places[key].values())) < 6
     ]
     labels = (
-        alt.Chart(_data(ends))
+        alt.Chart(inline(ends))
         .mark_text(align="left", dx=7, fontSize=11)
         .encode(x=alt.X("key:N").sort(order), y="place:Q", text="shown:N")
     )
@@ -141,7 +130,7 @@ def _boundary(report: SweepReport, trials: Sequence[SweptTrial]) -> Any:
     names = sorted({row["others"] for row in rows})
     colour = alt.Color("others:N").scale(domain=names, range=[_COLOURS[i % len(_COLOURS)] for i in range(len(names))])
     ticks = sorted({row["boundary"] for row in rows})
-    base = alt.Chart(_data(rows)).encode(
+    base = alt.Chart(inline(rows)).encode(
         x=alt.X("boundary:Q").title(key).scale(zero=False, padding=16).axis(values=ticks, grid=False), color=colour
     )
     axis = alt.Y("value:Q").scale(zero=False).title(report.objectives[0])
@@ -159,7 +148,7 @@ def _pareto(report: SweepReport, trials: Sequence[SweptTrial]) -> Any:
     rows = [
         {**_row(report, trial), **{name: trial.objectives[name].value for name in (first, second)}} for trial in trials
     ]
-    base = alt.Chart(_data(rows)).encode(
+    base = alt.Chart(inline(rows)).encode(
         x=alt.X(f"{first}:Q").scale(zero=False), y=alt.Y(f"{second}:Q").scale(zero=False)
     )
     points = base.mark_point(size=80).encode(
@@ -180,7 +169,7 @@ def _tasks(report: SweepReport, trials: Sequence[SweptTrial]) -> Any:
     order = [trial.name for trial in trials]
     colour = alt.Color("score:Q").scale(scheme=_SCHEME, domain=[0, 1])
     return (
-        alt.Chart(_data(rows))
+        alt.Chart(inline(rows))
         .mark_rect()
         .encode(
             x=alt.X("task:N").title(None).sort(list(trials[0].scores)).axis(labelAngle=-35, labelOverlap=False),
@@ -200,7 +189,7 @@ def _cost(report: SweepReport) -> Any:
         {"way": "not shared", "part": "trials", "steps": report.steps_unshared, "order": 1},
     ]
     return (
-        alt.Chart(_data(rows))
+        alt.Chart(inline(rows))
         .mark_bar()
         .encode(
             x=alt.X("steps:Q").title("optimiser steps"),
