@@ -30,7 +30,9 @@ from scheduler.memory import fork_obstacles
 from scheduler.records import CheckpointRecord, ForkRecord, Record
 from scheduler.setup import EngineSetup
 
-_SAME = ("model", "data", "tasks", "seed", "train.global_batch_size", "mixture.weight_unit")
+FIXED_IN_A_FORK = ("model", "data", "tasks", "seed", "train.global_batch_size", "mixture.weight_unit")
+"""Settings, or the sections of them, that a fork keeps as its parent had them."""
+
 _PATIENCE_S = 60.0
 _SPEC = re.compile(r"(?P<run>.+)@(?P<step>\d+)")
 
@@ -46,6 +48,11 @@ class Fork:
     step: int
     changed: tuple[str, ...]
     origin: str | None = None
+
+    @classmethod
+    def of(cls, parent: RunDirectory, step: int, *, before: RunConfig, after: RunConfig) -> "Fork":
+        """The fork of `parent`, whose configuration is `before`, that goes on at `step` under `after`."""
+        return cls(parent=parent, step=step, changed=changes(before, after), origin=parent.checkpoint_place(before))
 
     def check_rows(self, prepared: Path) -> None:
         """Require the training rows of the parent, in its order.
@@ -145,29 +152,25 @@ def resolve_fork(
     if config.output.name == before.output.name:
         name = f"{before.output.name}-fork-{step}"
         config = config.model_copy(update={"output": config.output.model_copy(update={"name": name})})
-    changed = changes(before, config)
-    fixed = [change for change in changed if change.startswith(tuple(f"{name}{end}" for name in _SAME for end in ".:"))]
+    fork = Fork.of(parent, step, before=before, after=config)
+    names = tuple(f"{name}{end}" for name in FIXED_IN_A_FORK for end in ".:")
+    fixed = [change for change in fork.changed if change.startswith(names)]
     if fixed:
         raise ConfigError(
             f"--fork: a fork goes on with the data, model and seed of its run; these differ: {'; '.join(fixed)}. Leave "
             "them as they were, or start a new run"
         )
     launch_config = load_config(LaunchConfig, files=[parent.launch, *launch], overrides=launch_overrides)
-    origin = parent.checkpoint_place(before)
-    return Fork(parent=parent, step=step, changed=changed, origin=origin), config, launch_config
+    return fork, config, launch_config
 
 
-def changes(before: RunConfig, after: RunConfig) -> tuple[str, ...]:
-    """What differs between two configurations but for where the run is kept, as `a.b: old → new`."""
-    old, new = (config.model_dump(mode="json", exclude={"output"}) for config in (before, after))
+def changes(before: ConfigModel, after: ConfigModel, *, include: set[str] | None = None) -> tuple[str, ...]:
+    """What differs between two models of one type but for where the run is kept (`output`), as `a.b: old → new`.
+
+    With `include` only these of their fields count.
+    """
+    old, new = (model.model_dump(mode="json", include=include, exclude={"output"}) for model in (before, after))
     return tuple(_changes(old, new))
-
-
-def settings_changes(before: ConfigModel, after: ConfigModel, *, include: set[str]) -> tuple[str, ...]:
-    """What differs between two models of one type in the fields to `include`, as `a.b: old → new`."""
-    return tuple(
-        _changes(before.model_dump(mode="json", include=include), after.model_dump(mode="json", include=include))
-    )
 
 
 def _check_step(parent: RunDirectory, config: RunConfig, step: int) -> None:

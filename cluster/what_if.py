@@ -19,7 +19,7 @@ from statistics import fmean
 from pydantic import ValidationError
 
 from cluster.config import StageConfig, schedule_fault
-from cluster.fork import settings_changes
+from cluster.fork import changes
 from cluster.settings import load_config
 from scheduler.config_model import ConfigModel
 from scheduler.counterfactual import Counterfactual, decide_otherwise
@@ -172,7 +172,7 @@ def _compared(found: Counterfactual) -> WhatIf:
 
 def _changed(found: Counterfactual) -> tuple[str, ...]:
     bearing = {"mixture", "boundary", "stage_policies"}
-    return settings_changes(found.setup, found.altered, include=bearing)
+    return changes(found.setup, found.altered, include=bearing)
 
 
 def _held(decisions: Iterable[Iterable[TaskDecision]]) -> dict[str, int]:

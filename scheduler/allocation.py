@@ -135,14 +135,10 @@ def allocate(config: AdaptiveAllocation, facts: AllocationFacts, *, covered_rati
     due = facts.gap_evaluations + 1.0 >= config.max_gap_evaluations
     wished = _share_out(facts, np.where(due, least, 0.0), facts.available, budget)
     measured = _measured(facts, wished, due, least=least, budget=budget, covered_ratio=covered_ratio)
-    shares = _share_out(facts, np.where(measured, least, 0.0), np.where(measured, facts.available, 0.0), budget)
-    return _whole(shares, np.where(measured, facts.available, 0.0), int(budget))
-
-
-def expected_error(facts: AllocationFacts, num_probes: Array) -> float:
-    """L(n) of the module docstring; comparable between allocations of one decision."""
-    precision = 1.0 / facts.level_variance + num_probes / facts.probe_variance
-    return float((facts.importance / precision).sum())
+    available = np.where(measured, facts.available, 0.0)
+    settled = bool((due & measured).all())
+    shares = wished if settled else _share_out(facts, np.where(measured, least, 0.0), available, budget)
+    return _whole(shares, available, int(budget))
 
 
 def _measured(

@@ -66,7 +66,10 @@ def decide_otherwise(records: Iterable[Record], alter: Alter) -> Counterfactual:
             own = RunMemory(setup_of(record))
             other = RunMemory(alter(own.setup))
         own.fold(record)
-        made = other.apply(_altered(record, alter))
+        told = record
+        if isinstance(record, ForkRecord):
+            told = dataclasses.replace(record, setup=alter(own.setup).model_dump(mode="json"))
+        made = other.apply(told)
         if isinstance(record, DecisionRecord) and isinstance(made, DecisionRecord):
             decisions[record.plan.version] = PairedDecision(record, made)
         if isinstance(record, AttemptRecord | ForkRecord):
@@ -75,10 +78,3 @@ def decide_otherwise(records: Iterable[Record], alter: Alter) -> Counterfactual:
     if own is None or other is None:
         raise LedgerError("the ledger is empty")
     return Counterfactual(own.setup, other.setup, tuple(decisions.values()))
-
-
-def _altered(record: Record, alter: Alter) -> Record:
-    if not isinstance(record, ForkRecord):
-        return record
-    setup = alter(EngineSetup.model_validate(record.setup))
-    return dataclasses.replace(record, setup=setup.model_dump(mode="json"))

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scheduler.allocation import Allocation
+from scheduler.allocation import ALL_PROBES, Allocation
 from scheduler.epochs import EpochCaps
 from scheduler.errors import StateError
 from scheduler.evaluation import Evaluation
@@ -106,11 +106,16 @@ class HeatEngine:
         self._pending: dict[int, Evaluation] = {}
         self._is_long_tail = np.array([task.tier == "long_tail" for task in setup.tasks])
 
-    def observe(self, signal: TaskSignal) -> str | None:
-        """Buffer a signal for its evaluation. Returns why it was refused, or None; "" for an exact repetition."""
+    def observe(self, signal: TaskSignal, *, attempt: int | None = None) -> str | None:
+        """Buffer a signal for its evaluation. Returns why it was refused, or None; "" for an exact repetition.
+
+        With `attempt`, signals of another one are refused.
+        """
         fault = signal.fault()
         if fault is not None:
             return fault
+        if attempt is not None and signal.attempt != attempt:
+            return f"from attempt {signal.attempt}; the run is at attempt {attempt}"
         if signal.task not in self.index_of:
             return f"{shown(signal.task)} is not a task of this run"
         if signal.step <= self.plan.source_step:
@@ -165,7 +170,7 @@ class HeatEngine:
         tasks, step = self._task_decisions(before, weighing), weighing.step
         words = (
             *sentences(tasks, held=weighing.held),
-            *recognitions(tasks, known, self.heat.learnability.recognised()),
+            *recognitions(tasks, known),
             *step_sentences(step, self.plan.effective_from_step),
         )
         record = DecisionRecord(
@@ -200,7 +205,15 @@ class HeatEngine:
 
     def _next_probes(self, weights: NDArray[np.float64]) -> Allocation:
         policy = self.setup.stage_policies[self.stages.stage - 1]
-        return next_probes(self.setup, policy, self.heat, self.history, weights=weights, prior=self.prior)
+        return next_probes(
+            self.setup,
+            policy,
+            self.heat,
+            self.history,
+            weights=weights,
+            prior=self.prior,
+            long_tail=self._is_long_tail,
+        )
 
     def _ask(self, evidence: Evidence, *, stage_begins: bool) -> Target | Hold:
         """Ask the policy of the stage, and remember what it remembers; hold where the state lets nothing move."""
@@ -214,6 +227,10 @@ class HeatEngine:
         answered = answer(self.setup.stage_policies[stage - 1], self._rules[stage - 1], evidence, self.policy_memory)
         self.policy_memory = answered.memory
         return answered.outcome
+
+    def probes_for(self, step: int) -> Allocation:
+        """The probes of the evaluation at `step`: as last decided; all of them at the end, which decides nothing."""
+        return self.probes if step < self.setup.total_steps else ALL_PROBES
 
     def effective_step(self, source_step: int) -> int:
         """First step of the plan decided on the evaluation at `source_step`."""
@@ -304,8 +321,8 @@ class HeatEngine:
         ]
         drivers = [""] * len(self.served) if weighing.driver is None else weighing.driver.words()
         numbers = (column.tolist() for column in columns)
-        standing = zip(*self.heat.learnability.recognised(), strict=True)
-        return tuple(map(TaskDecision, self.index_of, *numbers, guarded.held_by, drivers, *standing))
+        recognised = self.heat.learnability.recognised()
+        return tuple(map(TaskDecision, self.index_of, *numbers, guarded.held_by, drivers, *recognised))
 
     def state_dict(self) -> dict[str, Any]:
         """JSON-able copy of everything that later decisions depend on."""

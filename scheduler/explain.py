@@ -135,19 +135,17 @@ def recognised_as(task: TaskDecision) -> str | None:
     return None if task.solved_since is None else f"solved since step {task.solved_since}"
 
 
-def recognitions(
-    tasks: Sequence[TaskDecision], before: Sequence[Recognised], now: Sequence[Recognised]
-) -> tuple[str, ...]:
+def recognitions(tasks: Sequence[TaskDecision], before: Recognised) -> tuple[str, ...]:
     """One sentence for every task whose standing changed with this decision."""
     words: list[str] = []
-    for task, old, new in zip(tasks, before, now, strict=True):
-        if new.noise_since is not None and old.noise_since is None:
+    for task, noise_before, solved_before in zip(tasks, *before, strict=True):
+        if task.noise_since is not None and noise_before is None:
             words.append(f"{task.task} is recognised as {_noise(task)}.")
-        elif new.noise_since is None and old.noise_since is not None:
+        elif task.noise_since is None and noise_before is not None:
             words.append(f"{task.task} makes progress again and is no longer taken for noise.")
-        if new.solved_since is not None and old.solved_since is None:
-            words.append(f"{task.task} is solved since step {new.solved_since}: its score is at its target.")
-        elif new.solved_since is None and old.solved_since is not None:
+        if task.solved_since is not None and solved_before is None:
+            words.append(f"{task.task} is solved since step {task.solved_since}: its score is at its target.")
+        elif task.solved_since is None and solved_before is not None:
             words.append(f"{task.task} is no longer solved: its score is below its target again.")
     return tuple(words)
 

@@ -1,6 +1,7 @@
-"""Frozen dataclasses from what JSON gives back of them; the annotations say what must stand where."""
+"""Frozen dataclasses as JSON gives them back, and from it; the annotations say what must stand where."""
 
 import dataclasses
+import json
 import types
 from functools import cache
 from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
@@ -19,6 +20,11 @@ def build(cls: type[T], fields: dict[str, Any]) -> T:
     if fields.keys() != hints.keys():
         raise TypeError(f"{cls.__name__} has the fields {sorted(hints)}, the line has {sorted(fields)}")
     return cls(**{name: _convert(hints[name], value) for name, value in fields.items()})
+
+
+def to_plain(record: Any) -> dict[str, Any]:
+    """All fields of a dataclass, as JSON gives them back: what `build` takes."""
+    return json.loads(json.dumps(dataclasses.asdict(record)))
 
 
 def _convert(hint: Any, value: Any) -> Any:

@@ -104,7 +104,7 @@ class HeatTracker:
             config=self.config,
         )
         raw = self._mix_components()
-        keep = 0.5 ** (1.0 / self.config.half_life_evaluations)
+        keep = self.config.kept_ratio
         state.heat = np.where(measured, np.where(first, raw, keep * state.heat + (1.0 - keep) * raw), state.heat)
         self._discount_stale(measured)
 
@@ -155,14 +155,13 @@ class HeatTracker:
 
     def _mix_components(self) -> Array:
         state, config = self.state, self.config
-        total = config.decay_weight + config.variance_weight + config.rejection_weight + config.gap_weight
         mixed = (
             config.decay_weight * state.decay
             + config.variance_weight * state.variance
             + config.rejection_weight * state.rejection
             + config.gap_weight * state.gap
         )
-        return np.clip(mixed / total, 0.0, 1.0)
+        return np.clip(mixed / config.total_weight, 0.0, 1.0)
 
     def _discount_stale(self, measured: Mask) -> None:
         if measured.all() or not measured.any():

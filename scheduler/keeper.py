@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from scheduler.allocation import ALL_PROBES, Allocation
+from scheduler.allocation import Allocation
 from scheduler.errors import LedgerError, StateError
 from scheduler.ledger import LedgerWriter, read_ledger
 from scheduler.memory import RunMemory, latest_setup, setup_of
@@ -64,10 +64,7 @@ class HeatKeeper:
         records = list(read_ledger(path)) if path.is_file() else []
         if records and latest_setup(records) != setup:
             raise StateError(f"{path} was written under another configuration; give the run another name")
-        memory = RunMemory(setup_of(records[0]) if records else setup)
-        for record in records:
-            memory.fold(record)
-        keeper = cls(memory, LedgerWriter(path))
+        keeper = cls(replay(records) if records else RunMemory(setup), LedgerWriter(path))
         keeper.num_lines = len(records)
         keeper._come_back(records)
         return keeper
@@ -164,8 +161,8 @@ class HeatKeeper:
         return state
 
     def probes_for(self, step: int) -> Allocation:
-        """The probes of the evaluation at `step`: as last decided; all of them at the end, which decides nothing."""
-        return self.memory.engine.probes if step < self.memory.setup.total_steps else ALL_PROBES
+        """See `HeatEngine.probes_for`."""
+        return self.memory.engine.probes_for(step)
 
     def note_restart(self, actor: str, detail: str) -> None:
         """An actor came back after it died."""

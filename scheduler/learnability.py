@@ -54,10 +54,10 @@ _RECOGNISED, _DOUBTED = 0.25, 0.5
 
 
 class Recognised(NamedTuple):
-    """Since which step a task is recognised as noise (or out of reach), and as solved; None where it is not."""
+    """Since which step tasks are recognised as noise (or out of reach), and as solved [K]; None where one is not."""
 
-    noise_since: int | None
-    solved_since: int | None
+    noise_since: list[int | None]
+    solved_since: list[int | None]
 
 
 @dataclass(slots=True)
@@ -185,10 +185,10 @@ class Learnability:
         moved = np.where(self.noise_step >= 0, config.min_learnability, moved)
         self.value = np.where(measured, moved, self.value)
 
-    def recognised(self) -> list[Recognised]:
+    def recognised(self) -> Recognised:
         """What every task is recognised as."""
-        steps = zip(self.noise_step.tolist(), self.solved_step.tolist(), strict=True)
-        return [Recognised(*(None if step < 0 else int(step) for step in both)) for both in steps]
+        columns = (self.noise_step, self.solved_step)
+        return Recognised(*([None if step < 0 else int(step) for step in column.tolist()] for column in columns))
 
     def _recognise_noise(self, measured: Mask, wanted: Array) -> None:
         doubtful = measured & (wanted <= _RECOGNISED) & (self.value <= _DOUBTED) & (self.noise_step < 0)

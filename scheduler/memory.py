@@ -185,10 +185,7 @@ class RunMemory:
 
     def refusal(self, signal: TaskSignal) -> str | None:
         """Take a signal in, and answer None; or say why not, "" for an exact repetition."""
-        fault = signal.fault()
-        if fault is None and signal.attempt != self.attempt:
-            return f"from attempt {signal.attempt}; the run is at attempt {self.attempt}"
-        return fault or self.engine.observe(signal)
+        return self.engine.observe(signal, attempt=self.attempt)
 
     def decide(self, source_step: int) -> DecisionRecord:
         """Let the engine decide and remember the plan until it is superseded."""

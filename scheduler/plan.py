@@ -1,12 +1,11 @@
 """The mixture plan: the versioned, immutable result of a decision."""
 
 import hashlib
-import json
 import struct
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Self
 
-from scheduler.fields import build
+from scheduler.fields import build, to_plain
 
 Window = tuple[int, int]
 """First and last open difficulty level of a task, both included, counted from 0: places in its order of levels."""
@@ -47,7 +46,7 @@ class MixturePlan:
 
     def to_fields(self) -> dict[str, Any]:
         """All fields, as JSON gives them back."""
-        return json.loads(json.dumps(asdict(self)))
+        return to_plain(self)
 
     @classmethod
     def from_fields(cls, fields: dict[str, Any]) -> Self:

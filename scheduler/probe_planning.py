@@ -21,6 +21,7 @@ from scipy.special import ndtr
 from scheduler.allocation import AdaptiveAllocation, Allocation, AllocationFacts, UniformAllocation, allocate, uniform
 from scheduler.heat import Array, HeatTracker
 from scheduler.policies import History
+from scheduler.policies.base import Mask
 from scheduler.policy_config import AdaptivePolicy, HeatPolicy, Policy
 from scheduler.setup import EngineSetup
 
@@ -42,7 +43,14 @@ def first_probes(setup: EngineSetup) -> Allocation:
 
 
 def next_probes(
-    setup: EngineSetup, policy: Policy, heat: HeatTracker, history: History, *, weights: Array, prior: Array
+    setup: EngineSetup,
+    policy: Policy,
+    heat: HeatTracker,
+    history: History,
+    *,
+    weights: Array,
+    prior: Array,
+    long_tail: Mask,
 ) -> Allocation:
     """The probes of the evaluation after the one just decided on, under the `weights` [K] of the new plan."""
     config = setup.mixture.allocation
@@ -52,7 +60,6 @@ def next_probes(
     variance = np.where(trend.seen, trend.predicted_level_variance(), _UNKNOWN_VARIANCE)
     level = np.where(trend.seen, np.clip(trend.level, 0.0, 1.0), 0.5)
     solved = level + (0.5 - level) * np.minimum(4.0 * variance, 1.0)
-    long_tail = np.array([float(task.tier == "long_tail") for task in setup.tasks])
     gaps = history.evaluations - history.measured_at
     facts = AllocationFacts(
         importance=weights * (1.0 - weights) * sensitivity(policy, heat, long_tail) ** 2,
@@ -66,16 +73,16 @@ def next_probes(
     return Allocation(allocate(config, facts, covered_ratio=covered), config.min_probes)
 
 
-def sensitivity(policy: Policy, heat: HeatTracker, long_tail: Array) -> Array:
-    """|∂ logit / ∂ level| [K] of every task; 1 where it is not known. `long_tail` is 1 for tasks of that tier."""
+def sensitivity(policy: Policy, heat: HeatTracker, long_tail: Mask) -> Array:
+    """|∂ logit / ∂ level| [K] of every task; 1 where it is not known. `long_tail` are the tasks of that tier."""
     if not isinstance(policy, HeatPolicy):
         return np.ones(len(long_tail))
     config, state, trend = heat.config, heat.state, heat.trend
-    total = config.decay_weight + config.variance_weight + config.rejection_weight + config.gap_weight
     spread = np.sqrt(np.maximum(trend.level_variance, 1e-12))
     level = np.where(trend.seen, trend.level, 0.5 * heat.target_scores)
     short = ndtr((heat.target_scores - level) / spread) / heat.target_scores
     fallen = ndtr((state.best_level - level) / spread) / np.maximum(state.best_level, 0.1)
-    newest = 1.0 - 0.5 ** (1.0 / config.half_life_evaluations)
-    through_heat = policy.strength * newest * (config.gap_weight * short + config.decay_weight * fallen) / total
+    newest = 1.0 - config.kept_ratio
+    moved = config.gap_weight * short + config.decay_weight * fallen
+    through_heat = policy.strength * newest * moved / config.total_weight
     return heat.learnability.value * (through_heat + policy.long_tail_boost * long_tail * short)

@@ -46,9 +46,19 @@ class HeatConfig(ConfigModel):
     stall_min_gap: float = Field(default=0.3, ge=0, le=1)
     min_learnability: float = Field(default=0.1, gt=0, le=1)
 
+    @property
+    def total_weight(self) -> float:
+        """Of the four components."""
+        return self.decay_weight + self.variance_weight + self.rejection_weight + self.gap_weight
+
+    @property
+    def kept_ratio(self) -> float:
+        """What smoothing leaves of the heat before, an evaluation later."""
+        return 0.5 ** (1.0 / self.half_life_evaluations)
+
     @model_validator(mode="after")
     def _some_component_is_on(self) -> "HeatConfig":
-        if not self.decay_weight + self.variance_weight + self.rejection_weight + self.gap_weight > 0:
+        if not self.total_weight > 0:
             raise ValueError("all four component weights are 0; switch at least one on, or use policy.type: static")
         return self
 

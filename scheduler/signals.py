@@ -2,10 +2,10 @@
 
 import math
 import reprlib
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Self
 
-from scheduler.fields import build
+from scheduler.fields import build, to_plain
 
 _COUNTS = (
     "attempt",
@@ -82,8 +82,7 @@ class TaskSignal:
 
     def to_fields(self) -> dict[str, Any]:
         """All fields, as JSON gives them back."""
-        lists = {"level_probes": list(self.level_probes), "level_successes": list(self.level_successes)}
-        return asdict(self) | lists
+        return to_plain(self)
 
     @classmethod
     def from_fields(cls, fields: dict[str, Any]) -> Self:

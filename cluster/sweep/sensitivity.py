@@ -125,7 +125,7 @@ def _parent(config: SensitivityConfig) -> RunDirectory:
 
 def _planned(config: SensitivityConfig, parent: RunDirectory, base: RunConfig) -> list[tuple[TrialSpec, Cell]]:
     setup = latest_setup(list(read_ledger(parent.ledger)))
-    cells = _cells(config, parent, setup)
+    cells = _cells(config, parent, base, setup)
     return [(_spec(config, base, parent, setup, number, cell), cell) for number, cell in enumerate(cells)]
 
 
@@ -151,7 +151,7 @@ def _measure(
     return write_sensitivity(_report(config, parent, directory, trained), directory.root)
 
 
-def _cells(config: SensitivityConfig, parent: RunDirectory, setup: EngineSetup) -> list[Cell]:
+def _cells(config: SensitivityConfig, parent: RunDirectory, base: RunConfig, setup: EngineSetup) -> list[Cell]:
     """Every phase with every nudge, the one of zero first; scores still to be measured."""
     names = [task.name for task in setup.tasks]
     unknown = sorted(set(config.group) - set(names))
@@ -165,7 +165,7 @@ def _cells(config: SensitivityConfig, parent: RunDirectory, setup: EngineSetup) 
             f"the cards of {', '.join(fixed)} give a base_weight, which no prior can change, so the mixture cannot be "
             "set; train the run with mixture.prior.type: explicit instead"
         )
-    store = CheckpointStore(parent.checkpoints, keep=1)
+    store = CheckpointStore(parent.checkpoint_place(base), keep=1)
     phases = store.steps() if config.phases is None else sorted(config.phases)
     missing = sorted(set(phases) - set(store.steps()))
     if missing or not phases:

@@ -30,7 +30,7 @@ import ray
 from ray import tune
 
 from cluster.config import RunConfig
-from cluster.fork import Fork, changes
+from cluster.fork import Fork
 from cluster.preflight import check_resources, place
 from cluster.run import resume_run, start_run
 from cluster.run_directory import RunDirectory
@@ -135,7 +135,7 @@ def _fork(origin: tuple[RunDirectory, int] | None, run: RunConfig) -> Fork | Non
         return None
     parent, step = origin
     before = load_config(RunConfig, files=[parent.config])
-    return Fork(parent=parent, step=step, changed=changes(before, run))
+    return Fork.of(parent, step, before=before, after=run)
 
 
 def _report_or_stop(metrics: dict[str, Any]) -> None:

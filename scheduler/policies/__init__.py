@@ -10,7 +10,7 @@ import numpy as np
 from scheduler.errors import ConfigError
 from scheduler.policies.ado import AdoRule
 from scheduler.policies.aioli import AioliRule
-from scheduler.policies.base import Answer, Array, Evidence, Hold, Memory, Rule, Target
+from scheduler.policies.base import Answer, Array, Evidence, Hold, Memory, Rule, Target, thin_evidence
 from scheduler.policies.exp3 import Exp3Rule
 from scheduler.policies.gradient import GradientRule
 from scheduler.policies.group_dro import GroupDroRule
@@ -42,8 +42,6 @@ from scheduler.policy_config import (
 )
 from scheduler.prior import prior_weights
 from scheduler.setup import EngineSetup
-
-_ROUNDING = 1e-12
 
 
 def resolve(policy: Policy, setup: EngineSetup) -> Rule:  # noqa: C901 -- one case a policy
@@ -85,10 +83,10 @@ def answer(policy: Policy, rule: Rule, evidence: Evidence, memory: Memory) -> An
     if isinstance(policy, AdaptivePolicy):
         if not evidence.fresh.any():
             return Answer(Hold("no task was measured in this evaluation"), memory)
-        covered = float(evidence.prior[evidence.fresh].sum())
-        if covered < policy.min_measured_ratio - _ROUNDING:
-            reason = f"the tasks measured in this evaluation hold {covered:.0%} of the prior"
-            return Answer(Hold(f"{reason}; {policy.min_measured_ratio:.0%} are asked for (min_measured_ratio)"), memory)
+        what = "the tasks measured in this evaluation"
+        held = thin_evidence(evidence.prior, evidence.fresh, min_ratio=policy.min_measured_ratio, what=what)
+        if held is not None:
+            return Answer(held, memory)
     return rule.step(evidence, memory)
 
 

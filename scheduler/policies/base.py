@@ -18,6 +18,9 @@ Memory = Mapping[str, Array]
 """What a policy remembers between evaluations, by name; NaN where it knows nothing. Never changed in place."""
 
 
+_ROUNDING = 1e-12
+
+
 @dataclass(frozen=True, slots=True)
 class Evidence:
     """Statistics in hand when a decision is made.
@@ -132,6 +135,14 @@ class Answer:
 
     outcome: Target | Hold
     memory: Memory
+
+
+def thin_evidence(prior: Array, heard: Mask, *, min_ratio: float, what: str) -> Hold | None:
+    """Why no weight may move yet: the tasks in `heard` hold too little of the prior; None where they hold enough."""
+    covered = float(prior[heard].sum())
+    if heard.any() and covered >= min_ratio - _ROUNDING:
+        return None
+    return Hold(f"{what} hold {covered:.0%} of the prior; {min_ratio:.0%} are asked for (min_measured_ratio)")
 
 
 class Rule(Protocol):

@@ -37,10 +37,10 @@ from scheduler.policies.base import (
     Array,
     Driver,
     Evidence,
-    Hold,
     Memory,
     anchored,
     mixed_with_prior,
+    thin_evidence,
     tilted,
 )
 from scheduler.policy_config import GradientPolicy
@@ -62,10 +62,10 @@ class GradientRule:
     def step(self, evidence: Evidence, memory: Memory) -> Answer:
         """Target weights q; a hold until enough has been measured."""
         policy, known = self.policy, np.isfinite(evidence.gradient_squared)
-        covered = float(evidence.prior[known].sum())
-        if not known.any() or covered < policy.min_measured_ratio:
-            reason = f"the tasks whose gradient has been measured hold {covered:.0%} of the prior"
-            return Answer(Hold(f"{reason}; {policy.min_measured_ratio:.0%} are asked for (min_measured_ratio)"), memory)
+        what = "the tasks whose gradient has been measured"
+        held = thin_evidence(evidence.prior, known, min_ratio=policy.min_measured_ratio, what=what)
+        if held is not None:
+            return Answer(held, memory)
         statistic = self.statistic(evidence)
         added = policy.rate * evidence.learnability * np.clip(statistic, -_LARGEST, _LARGEST)
         fresh = known & evidence.gradient_fresh

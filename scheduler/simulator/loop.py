@@ -169,10 +169,12 @@ class _Run:
 
     def _measure(self, step: int, truth: Truth) -> Array:
         """Show the engine one evaluation; returns the scores it saw [K]."""
-        last = step >= self.setup.total_steps
-        num_probes = () if last else self.engine.probes.num_probes
         signals = self.probes.measure(
-            self.learner.names, truth, step=step, plan_version=self.plan.version, num_probes=num_probes
+            self.learner.names,
+            truth,
+            step=step,
+            plan_version=self.plan.version,
+            num_probes=self.engine.probes_for(step).num_probes,
         )
         for signal in signals:
             refused = self.engine.observe(signal)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from scheduler.allocation import AdaptiveAllocation, AllocationFacts, allocate, expected_error, uniform
+from scheduler.allocation import AdaptiveAllocation, AllocationFacts, allocate, uniform
 
 FREE = AdaptiveAllocation(probes_per_task=16, min_probes=1, max_gap_evaluations=1000)
 
@@ -25,6 +25,12 @@ def facts(**columns: object) -> AllocationFacts:
     }
     made = {name: np.broadcast_to(np.array(value, dtype=np.float64), 4) for name, value in {**alike, **columns}.items()}
     return AllocationFacts(**made)
+
+
+def expected_error(about: AllocationFacts, num_probes: np.ndarray) -> float:
+    """L(n) of the docstring of `scheduler.allocation`; comparable between allocations of one decision."""
+    precision = 1.0 / about.level_variance + num_probes / about.probe_variance
+    return float((about.importance / precision).sum())
 
 
 def test_tasks_alike_get_the_same() -> None:

@@ -103,9 +103,14 @@ def test_noise_and_solved_tasks_are_called_what_they_are() -> None:
 
 
 def test_a_task_is_named_when_it_is_recognised_and_when_that_no_longer_holds() -> None:
-    nothing, noise, solved = Recognised(None, None), Recognised(300, None), Recognised(None, 100)
-    tasks = [replace(HOT, task=name, learnability=0.1, noise_since=300) for name in ("a", "b", "c", "d")]
-    words = recognitions(tasks, [nothing, noise, nothing, solved], [noise, nothing, solved, nothing])
+    hot = replace(HOT, learnability=0.1)
+    tasks = [
+        replace(hot, task="a", noise_since=300),
+        replace(hot, task="b"),
+        replace(hot, task="c", solved_since=100),
+        replace(hot, task="d"),
+    ]
+    words = recognitions(tasks, Recognised([None, 300, None, None], [None, None, None, 100]))
     assert words == (
         "a is recognised as noise, or out of reach: more exposure brought no progress since step 300; "
         "its heat counts 10%.",
@@ -113,4 +118,5 @@ def test_a_task_is_named_when_it_is_recognised_and_when_that_no_longer_holds() -
         "c is solved since step 100: its score is at its target.",
         "d is no longer solved: its score is below its target again.",
     )
-    assert recognitions(tasks, [noise] * 4, [noise] * 4) == ()
+    noise = [replace(hot, noise_since=300)] * 4
+    assert recognitions(noise, Recognised([300] * 4, [None] * 4)) == ()
