@@ -40,7 +40,8 @@ from scheduler.records import AttemptRecord, EndRecord
 RESULTS = Path(__file__).parent / "results" / "faults.json"
 KINDS: tuple[Kind, ...] = get_args(Kind)
 FAULTS_PER_RUN = 6
-INTERVAL, INTERVALS_PER_FAULT, SPARE_INTERVALS = 5, 6, 10
+INTERVAL, INTERVALS_PER_FAULT, SPARE_INTERVALS = 5, 20, 60
+"""A step takes about 0.03 s: a storage that is away for four seconds is away for some 25 intervals."""
 STORAGE_MB = 24
 
 
@@ -154,6 +155,7 @@ class Campaign:
             f"output.storage={storage}",
             f"train.steps={steps}",
             f"launch.address={self.nodes.address}",
+            "train.max_undurable_checkpoints=1000",
             "launch.max_failures=50",
             "launch.sigterm_grace_s=30",
             "launch.num_workers=2",
