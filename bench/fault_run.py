@@ -161,7 +161,7 @@ class AttackedRun:
                 self._one_of(self._processes(name), kind).kill()
                 return self.wait_for(lambda: self.num_restarts(actor) > before, f"{actor} back", may_end=True)
             case "kill a node":
-                self.nodes.kill_one_of([process.pid for process in self._processes("RayTrainWorker")])
+                self.nodes.kill_one_of(self.worker_processes())
                 seconds = self._restarted(attempt)
                 self.nodes.add()
                 return seconds
@@ -176,6 +176,10 @@ class AttackedRun:
                 return self._restarted(attempt)
             case "storage goes away" | "storage is full":
                 return self._without_storage(kind, chance.uniform(1.0, 4.0))
+
+    def worker_processes(self) -> list[int]:
+        """Process ids of the training workers."""
+        return [process.pid for process in self._processes("RayTrainWorker")]
 
     def _restarted(self, attempt: int) -> float:
         return self.wait_for(

@@ -25,13 +25,12 @@ import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
-import psutil
 import ray
-from ray.cluster_utils import Cluster
 
 from bench.fault_run import AttackedRun, Kind, NotRecoveredError
+from bench.local_nodes import LocalNodes
 from cluster.audit import audit
 from scheduler.errors import TaskheatError
 from scheduler.ledger import read_ledger
@@ -65,34 +64,6 @@ class RunResult:
     attempts: int
     wall_s: float
     problem: str
-
-
-class Nodes:
-    """The cluster: a head without CPUs, and nodes of one CPU each."""
-
-    def __init__(self, number: int) -> None:
-        self.cluster: Any = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
-        self.nodes = [self.cluster.add_node(num_cpus=1) for _ in range(number)]
-
-    @property
-    def address(self) -> str:
-        """What `launch.address` is to be."""
-        return self.cluster.address
-
-    def kill_one_of(self, workers: list[int]) -> None:
-        """SIGKILL the raylet that one of these processes belongs to."""
-        raylets = {psutil.Process(pid).ppid() for pid in workers}
-        for node in self.nodes:
-            raylet = node.all_processes["raylet"][0].process.pid
-            if raylet in raylets:
-                self.nodes.remove(node)
-                self.cluster.remove_node(node, allow_graceful=False)
-                return
-        raise NotRecoveredError("no node to be hit")
-
-    def add(self) -> None:
-        """A fresh node in place of a lost one."""
-        self.nodes.append(self.cluster.add_node(num_cpus=1))
 
 
 class Storage:
@@ -138,13 +109,13 @@ class Campaign:
 
     def __init__(self, work: Path, *, seed: int, patience_s: float) -> None:
         self.work, self.seed, self.patience_s = work, seed, patience_s
-        self.config = _write_inputs(work)
+        self.config = write_inputs(work)
         self.storage = Storage(work / "storage")
-        self.nodes = Nodes(3)
+        self.nodes = LocalNodes([{"num_cpus": 1}] * 3)
 
     def close(self) -> None:
         """End the cluster."""
-        self.nodes.cluster.shutdown()
+        self.nodes.close()
         self.storage.close()
 
     def settings(self, name: str, *, steps: int, storage: str) -> tuple[str, ...]:
@@ -236,7 +207,7 @@ def difference(root: Path, reference: Path, *, steps: int) -> str:
     return ""
 
 
-def _write_inputs(work: Path) -> Path:
+def write_inputs(work: Path) -> Path:
     """Three tasks of a hundred rows, and the configuration of every run."""
     chance, data = random.Random(0), work / "data"
     data.mkdir(parents=True, exist_ok=True)

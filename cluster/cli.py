@@ -53,7 +53,7 @@ def run(
         _resume(resume, arguments, with_more=launch is not None or fork is not None or dry_run)
         return
     from cluster.config import LaunchConfig, RunConfig
-    from cluster.preflight import check_files
+    from cluster.preflight import check_files, check_stages
     from cluster.settings import dump_config, load_config
 
     files, overrides = _files_and_overrides(arguments, required=fork is None)
@@ -73,6 +73,7 @@ def run(
         click.echo(f"# RunConfig\n{dump_config(config)}\n# LaunchConfig\n{dump_config(launch_config)}", nl=False)
         return
     check_files(config)
+    check_stages(config, launch_config)
 
     from cluster.run import start_run
 
@@ -175,7 +176,7 @@ def submit(
 ) -> None:
     """Run as a job of a Ray cluster: check here, send what is needed, follow its log, end with its exit code."""
     from cluster.config import LaunchConfig, RunConfig
-    from cluster.preflight import check_files
+    from cluster.preflight import check_files, check_stages
     from cluster.settings import load_config
 
     ours, theirs = _split_launch([argument for argument in arguments if "=" in argument])
@@ -189,6 +190,7 @@ def submit(
     files, _ = _files_and_overrides(arguments)
     config = _named(load_config(RunConfig, files=files, overrides=ours), files)
     check_files(config)
+    check_stages(config, launch_config)
 
     from cluster.jobs.submit import submit_run
 

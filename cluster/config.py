@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from cluster.jobs.config import JobConfig
-from cluster.manifests.config import ClusterConfig
+from cluster.manifests.config import ACCELERATOR_LABEL, ClusterConfig, LabelKey, LabelValue
 from evalsvc.config import EvaluationConfig
 from scheduler.config_model import ConfigModel, Url
 from scheduler.policy_config import GradientPolicy
@@ -174,6 +174,26 @@ class ElasticWorkers(ConfigModel):
         return self
 
 
+Labels = dict[LabelKey, LabelValue]
+Amounts = dict[str, Annotated[float, Field(gt=0)]]
+
+
+class StageLaunch(ConfigModel):
+    """The workers of one stage; what is left out is the launch's own.
+
+    Where the stages' workers differ, those of stage 1 end at the boundary with a checkpoint, and those of stage 2 go on
+    from it: another number of them, on other nodes, under another parallelism. What is trained stays the same.
+    """
+
+    num_workers: Annotated[int, Field(ge=1)] | ElasticWorkers | None = None
+    parallelism: Literal["ddp", "fsdp2"] | None = None
+    cpus_per_worker: float | None = Field(default=None, gt=0)
+    gpus_per_worker: float | None = Field(default=None, ge=0)
+    resources_per_worker: Amounts | None = None
+    accelerator_type: LabelValue | None = None
+    worker_labels: Labels | None = None
+
+
 class LaunchConfig(ConfigModel):
     """Where to run.
 
@@ -182,9 +202,9 @@ class LaunchConfig(ConfigModel):
     when nodes come and go. `parallelism: ddp` gives every worker the whole model;
     `fsdp2` gives each a part of parameters, gradients and optimiser state, for models that one worker cannot hold, and
     gathers a layer when it is needed. A checkpoint of either, on any number of workers, is gone on from under the
-    other. On a cluster of several machines `output.dir` must lie on storage that every node can read and write;
-    `storage` names it, for `taskheat submit`, `doctor` and `manifest`. A checkpoint waits in `staging_dir`, on each
-    node's own disk, until it is durable.
+    other; `stages` may so give each stage workers of its own. On a cluster of several machines `output.dir` must lie on
+    storage that every node can read and write; `storage` names it, for `taskheat submit`, `doctor` and `manifest`. A
+    checkpoint waits in `staging_dir`, on each node's own disk, until it is durable.
     """
 
     address: str | None = None
@@ -195,10 +215,35 @@ class LaunchConfig(ConfigModel):
     parallelism: Literal["ddp", "fsdp2"] = "ddp"
     cpus_per_worker: float = Field(default=1.0, gt=0)
     gpus_per_worker: float | None = Field(default=None, ge=0, description="null: 0.75 where there are GPUs, else 0")
+    resources_per_worker: Amounts = Field(
+        default_factory=dict, description="what else a worker reserves: `memory` in bytes, or resources of your own"
+    )
+    accelerator_type: LabelValue | None = Field(
+        default=None, description="workers run on nodes with these accelerators, as Ray names them: `H100`"
+    )
+    worker_labels: Labels = Field(
+        default_factory=dict, description="workers run on nodes with these labels: `{pool: throughput}`"
+    )
+    stages: tuple[StageLaunch, ...] = Field(
+        default=(), max_length=2, description="workers of stage 1, and of stage 2, where they differ"
+    )
     evaluation_cpus: float = Field(default=0.0, ge=0, description="0: shares the workers' cores")
     evaluation_gpus: float | None = Field(default=None, ge=0, description="null: 0.25 where there are GPUs, else 0")
+    evaluation_resources: Amounts = Field(
+        default_factory=dict, description="what else the evaluation reserves, as `resources_per_worker`"
+    )
+    evaluation_labels: Labels = Field(
+        default_factory=dict, description="the evaluation runs on a node with these labels: `{pool: evaluation}`"
+    )
+    engine_labels: Labels = Field(
+        default_factory=dict,
+        description="the heat engine, which writes the ledger, runs on a node with these labels; without any, beside "
+        "the driver",
+    )
     max_failures: int = Field(default=3, ge=0)
-    worker_start_timeout_s: float | None = Field(default=None, gt=0, description="null: 120, elastic 30")
+    worker_start_timeout_s: float | None = Field(
+        default=None, gt=0, description="null: 120, elastic 30, and 900 where `cluster.groups` grow by themselves"
+    )
     sigterm_grace_s: float = Field(default=60.0, gt=0, description="a worker told to end does so by then")
     staging_dir: Path | None = Field(default=None, description="null: the node's folder of temporary files")
     dashboard: bool = False
@@ -219,3 +264,34 @@ class LaunchConfig(ConfigModel):
             if number is not None and number > 1 and number != int(number):
                 raise ValueError(f"{name} {number:g}: more than one GPU must be a whole number of them")
         return self
+
+    @model_validator(mode="after")
+    def _resources_have_one_place(self) -> "LaunchConfig":
+        named = {"resources_per_worker": self.resources_per_worker, "evaluation_resources": self.evaluation_resources}
+        named |= {
+            f"stages.{place}.resources_per_worker": stage.resources_per_worker or {}
+            for place, stage in enumerate(self.stages)
+        }
+        for setting, amounts in named.items():
+            for kind in ("CPU", "GPU"):
+                if kind in amounts:
+                    other = "evaluation_{}s" if setting.startswith("evaluation") else "{}s_per_worker"
+                    raise ValueError(f"{setting}: {kind} is set by {other.format(kind.lower())}; remove it here")
+        return self
+
+    def for_stage(self, stage: int) -> "LaunchConfig":
+        """The launch with the settings of this stage, 1 or 2, as its own."""
+        own = self.stages[stage - 1 : stage]
+        changed = {name: value for one in own for name, value in one if value is not None}
+        return self.model_copy(update={**changed, "stages": ()})
+
+    @property
+    def worker_selector(self) -> dict[str, str]:
+        """Labels of the nodes on which workers may run."""
+        accelerator = {} if self.accelerator_type is None else {ACCELERATOR_LABEL: self.accelerator_type}
+        return {**self.worker_labels, **accelerator}
+
+    @property
+    def grows(self) -> bool:
+        """Nodes that are not there yet come when they are asked for."""
+        return self.address is not None and bool(self.cluster.groups) and self.cluster.autoscaling

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -21,21 +21,32 @@ from typing import Any
 import ray
 import ray.train
 from ray.train.torch import TorchTrainer
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
 from cluster.config import LaunchConfig, RunConfig
 from cluster.coordinator import RayCoordinatorFactory
-from cluster.preflight import Placement, check_resources, local_cpus, place, threads_of
+from cluster.placement import (
+    Node,
+    WorkerGroup,
+    check_nodes,
+    check_resources,
+    described_nodes,
+    local_cpus,
+    threads_of,
+    worker_groups,
+)
 from cluster.run_directory import RunDirectory
 from cluster.setup import Inputs
 from cluster.views.run_view import RunView
-from cluster.watch import watch
+from cluster.watch import Watch
 from cluster.worker_group import make_trainer, start_timeout_s
 from evalsvc.actor import EvaluationActor, EvaluationJob
 from evalsvc.evaluator import FinalScore
 from scheduler.actor import HeatEngineActor
 from scheduler.engine import HeatEngine
 from scheduler.errors import ConfigError, ResourceError, RunFailedError
+from scheduler.ledger import read_ledger
+from scheduler.records import AttemptRecord, CheckpointRecord, DecisionRecord
 from train.checkpoint_storage import storage_at
 from train.config import SplitName
 from train.worker_job import WorkerJob, WorkerResult
@@ -110,9 +121,7 @@ class Driver:
         self.namespace = namespace
         name = directory.root.name
         self.engine_name, self.evaluator_name = f"heat-{name}", f"evaluation-{name}"
-        cluster = ray.cluster_resources()
-        self.placement: Placement = place(launch, cluster)
-        check_resources(self.placement, available=ray.available_resources(), cluster=cluster)
+        self.groups = _checked_groups(launch)
 
     def run(self, view: RunView) -> Outcome:
         """Train to the end, or until Ctrl-C or SIGTERM, then test.
@@ -123,8 +132,7 @@ class Driver:
         """
         started = time.perf_counter()
         engine, evaluator = self._start_actors()
-        self.directory.update_manifest(status="running", num_workers=self.placement.num_workers)
-        self.directory.forget_ray()
+        self.directory.update_manifest(status="running")
         storage_at(self.directory.checkpoint_place(self.config)).make()
         actors_s = time.perf_counter() - started
         result = self._fit(engine, view)
@@ -156,7 +164,7 @@ class Driver:
     def _start_actors(self) -> tuple[Any, Any]:
         setup, prepared = self.inputs.engine, self.inputs.prepared
         engine: Any = HeatEngineActor.options(
-            name=self.engine_name, namespace=self.namespace, scheduling_strategy=_ANYWHERE
+            name=self.engine_name, namespace=self.namespace, **_engine_place(self.launch)
         ).remote(setup.model_dump_json(), str(self.directory.ledger))
         ray.get(engine.ready.remote())
         job = EvaluationJob(
@@ -169,18 +177,21 @@ class Driver:
             engine_name=self.engine_name,
             namespace=self.namespace,
         )
-        evaluation = self.placement.evaluation
+        evaluation = self.groups[1].placement.evaluation
         evaluator: Any = EvaluationActor.options(
             name=self.evaluator_name,
             namespace=self.namespace,
             scheduling_strategy=_ANYWHERE,
             num_cpus=evaluation["CPU"],
             num_gpus=evaluation.get("GPU", 0),
+            memory=evaluation.get("memory"),
+            resources={kind: amount for kind, amount in evaluation.items() if kind not in ("CPU", "GPU", "memory")},
+            label_selector=self.launch.evaluation_labels or None,
             runtime_env={"env_vars": {"OMP_NUM_THREADS": str(threads_of(evaluation))}},
         ).remote(job)
         return engine, evaluator
 
-    def _trainer(self) -> TorchTrainer:
+    def _trainer(self, group: WorkerGroup) -> TorchTrainer:
         config, prepared = self.config, self.inputs.prepared
         first, last = config.stages[0], config.stages[-1]
         job = WorkerJob(
@@ -202,16 +213,39 @@ class Driver:
                 namespace=self.namespace,
                 plan_timeout_s=config.mixture.plan_timeout_s,
             ),
-            parallelism=self.launch.parallelism,
+            parallelism=group.launch.parallelism,
+            trains=group.stages,
         )
-        return make_trainer(job, placement=self.placement, launch=self.launch, ray_folder=self.directory.ray_folder)
+        return make_trainer(job, group, ray_folder=self.directory.ray_folder)
 
     def _staging(self) -> Path:
         base = self.launch.staging_dir or Path(tempfile.gettempdir()) / f"taskheat-staging-{os.getuid()}"
         return base / self.directory.identity
 
     def _fit(self, engine: Any, view: RunView) -> WorkerResult:
-        trainer = self._trainer()
+        """Train with one group of workers after the other, as each hands over to the next, until one ends the run.
+
+        A group that finds the checkpoint of another's stage, because a newer one was damaged, hands over at once: so
+        the first guess need not be right.
+        """
+        stage, train_s, plan_wait_s = stage_to_go_on_with(self.directory.ledger), 0.0, 0.0
+        with stop_on_signal() as stop:
+            watch = Watch(engine, view, stop)
+            while True:
+                group = self.groups[stage]
+                if len(group.stages) == 1:
+                    view.say(f"stage {stage}: {group.in_words()}")
+                result = self._fit_group(group, watch)
+                train_s, plan_wait_s = train_s + result.train_s, plan_wait_s + result.plan_wait_s
+                if result.reason != "handed_over":
+                    return replace(result, train_s=train_s, plan_wait_s=plan_wait_s)
+                stage = result.stage
+
+    def _fit_group(self, group: WorkerGroup, watch: Watch) -> WorkerResult:
+        self.directory.update_manifest(num_workers=group.placement.num_workers)
+        self.directory.forget_ray()
+        os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(start_timeout_s(group.launch))
+        trainer = self._trainer(group)
         box: list[Any] = []
         failure: list[BaseException] = []
 
@@ -223,13 +257,49 @@ class Driver:
 
         thread = threading.Thread(target=fit, name="fit", daemon=True)
         thread.start()
-        with stop_on_signal() as stop:
-            watch(engine, view, is_done=lambda: not thread.is_alive(), stop=stop)
+        watch.until(lambda: not thread.is_alive())
         if failure:
             raise failure[0]
         if box[0].return_value is None:
             raise ConfigError("the workers returned nothing: is this run's directory shared with another run?")
         return box[0].return_value
+
+
+def stage_to_go_on_with(ledger: Path) -> int:
+    """The stage that was in force at the newest checkpoint a ledger knows; 1 where there is none."""
+    stages, stage = {0: 1}, 1
+    for record in read_ledger(ledger):
+        match record:
+            case DecisionRecord():
+                stages[record.plan.version] = record.plan.stage
+            case CheckpointRecord():
+                stage = stages[record.plan_version]
+            case AttemptRecord(step=0):
+                stage = 1
+    return stage
+
+
+def _checked_groups(launch: LaunchConfig) -> dict[int, WorkerGroup]:
+    """The workers of each stage, once it is sure that the cluster can hold them.
+
+    Raises:
+        ResourceError: The cluster is too small, or has no nodes with the wanted labels.
+    """
+    there = [Node(node["Resources"], node["Labels"]) for node in ray.nodes() if node["Alive"]]
+    nodes = [*there, *described_nodes(launch.cluster.groups)] if launch.grows else there
+    groups = worker_groups(launch, nodes)
+    if not launch.grows:
+        check_resources(groups[1].placement, available=ray.available_resources(), cluster=ray.cluster_resources())
+    check_nodes(launch, nodes)
+    return groups
+
+
+def _engine_place(launch: LaunchConfig) -> dict[str, Any]:
+    """Actor options: on a node with the labels it is given, or beside the driver, which it would not outlive anyway."""
+    if launch.engine_labels:
+        return {"label_selector": launch.engine_labels, "scheduling_strategy": _ANYWHERE}
+    here = ray.get_runtime_context().get_node_id()
+    return {"scheduling_strategy": NodeAffinitySchedulingStrategy(node_id=here, soft=True)}
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from cluster.config import LaunchConfig, RunConfig
 from cluster.driver import Driver, Outcome, ray_cluster
 from cluster.finish import conclude
 from cluster.fork import Fork
-from cluster.preflight import check_model, check_packages
+from cluster.preflight import check_model, check_packages, check_stages
 from cluster.run_directory import RunDirectory
 from cluster.setup import Inputs, gather_inputs
 from cluster.views.run_view import Listener, RunView
@@ -50,6 +50,7 @@ def _train(
     config: RunConfig, launch: LaunchConfig, directory: RunDirectory, fork: Fork | None, listener: Listener | None
 ) -> Report | None:
     check_packages()
+    check_stages(config, launch)
     check_trackers(launch.trackers)
     check_model(config.model)
     console.print(f"run [bold]{directory.root.name}[/bold] in {directory.root}", soft_wrap=True)

@@ -19,30 +19,40 @@ class StopRequestedError(Exception):
     """What a view raises to have the run stopped with a checkpoint at the next boundary."""
 
 
-def watch(engine: Any, view: RunView, *, is_done: Callable[[], bool], stop: threading.Event) -> None:
-    """Feed `view` until `is_done`; a set `stop` asks the workers to end at the next boundary.
+class Watch:
+    """Follows one run, whichever group of workers is at it. A set `stop` asks them to end at the next boundary."""
 
-    It asks at every poll: an engine that died in between has forgotten. A view may ask for the same with
-    `StopRequestedError`.
-    """
-    seen = 0
-    while True:
-        finished = is_done()
-        if stop.is_set():
+    def __init__(self, engine: Any, view: RunView, stop: threading.Event) -> None:
+        self.view = view
+        self._engine, self._stop, self._seen = engine, stop, 0
+
+    def until(self, is_done: Callable[[], bool]) -> None:
+        """Feed the view until `is_done` and everything is seen.
+
+        It asks to stop at every poll: an engine that died in between has forgotten. A view may ask for the same with
+        `StopRequestedError`.
+        """
+        while True:
+            finished = is_done()
+            if self._stop.is_set():
+                with contextlib.suppress(RayActorError, GetTimeoutError):
+                    ray.get(self._engine.request_stop.remote(), timeout=5)
             with contextlib.suppress(RayActorError, GetTimeoutError):
-                ray.get(engine.request_stop.remote(), timeout=5)
-        with contextlib.suppress(RayActorError, GetTimeoutError):
-            lines, pulse = ray.get(engine.watch.remote(seen), timeout=5)
-            seen += len(lines)
-            for line in lines:
-                try:
-                    view.observe(from_json(line))
-                except StopRequestedError:
-                    stop.set()
-            finished = finished and not lines
-            if pulse.step > 0:
-                view.heartbeat(step=pulse.step, loss=pulse.loss, samples_per_s=pulse.samples_per_s)
-        view.tick()
-        if finished:
-            return
-        time.sleep(_POLL_S)
+                finished = not self._poll() and finished
+            self.view.tick()
+            if finished:
+                return
+            time.sleep(_POLL_S)
+
+    def _poll(self) -> int:
+        """Show what is new; returns how many lines of the ledger that was."""
+        lines, pulse = ray.get(self._engine.watch.remote(self._seen), timeout=5)
+        self._seen += len(lines)
+        for line in lines:
+            try:
+                self.view.observe(from_json(line))
+            except StopRequestedError:
+                self._stop.set()
+        if pulse.step > 0:
+            self.view.heartbeat(step=pulse.step, loss=pulse.loss, samples_per_s=pulse.samples_per_s)
+        return len(lines)

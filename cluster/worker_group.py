@@ -13,7 +13,7 @@ from ray.train import FailureConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from cluster.config import ElasticWorkers, LaunchConfig
-from cluster.preflight import Placement, threads_of
+from cluster.placement import WorkerGroup, threads_of
 from train.loop import train_worker
 from train.notices import listen_for_sigterm
 from train.worker_job import WorkerJob
@@ -41,8 +41,9 @@ class _GroupBackend(_Backend):
         super().on_start(worker_group, backend_config)
 
 
-def make_trainer(job: WorkerJob, *, placement: Placement, launch: LaunchConfig, ray_folder: Path) -> TorchTrainer:
-    """The trainer of a run, ready to `fit`."""
+def make_trainer(job: WorkerJob, group: WorkerGroup, *, ray_folder: Path) -> TorchTrainer:
+    """The trainer of a group, ready to `fit`."""
+    launch, placement = group.launch, group.placement
     wanted = launch.num_workers
     elastic = wanted if isinstance(wanted, ElasticWorkers) else None
     return TorchTrainer(
@@ -55,6 +56,7 @@ def make_trainer(job: WorkerJob, *, placement: Placement, launch: LaunchConfig, 
             num_workers=placement.num_workers if elastic is None else (elastic.min, elastic.max),
             use_gpu=placement.use_gpu,
             resources_per_worker=placement.worker,
+            label_selector=launch.worker_selector or None,
             elastic_resize_monitor_interval_s=60.0 if elastic is None else elastic.resize_every_s,
         ),
         run_config=ray.train.RunConfig(
@@ -67,7 +69,12 @@ def make_trainer(job: WorkerJob, *, placement: Placement, launch: LaunchConfig, 
 
 
 def start_timeout_s(launch: LaunchConfig) -> float:
-    """How long Ray Train waits for a group: elastic ones shrink after it, so it must be short, yet exceed a start."""
+    """How long Ray Train waits for a group.
+
+    Elastic ones shrink after it, so it must be short, yet exceed a start; nodes that have yet to come take minutes.
+    """
     if launch.worker_start_timeout_s is not None:
         return launch.worker_start_timeout_s
+    if launch.grows:
+        return 900.0
     return 30.0 if isinstance(launch.num_workers, ElasticWorkers) else 120.0

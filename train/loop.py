@@ -161,19 +161,29 @@ class Worker:
         if not stopping:
             self._export()
         train_s = time.perf_counter() - started
-        reason = stopping or "finished"
-        if self.coordinator is not None:
-            self.keeping.finish(storage_is_lost=stopping == "storage_lost")
-            self.coordinator.finish(step=self.step, reason=reason)
-        self.accelerator.wait_for_everyone()
+        reason = self._finish(stopping or "finished")
         return WorkerResult(
             step=self.step,
             reason=reason,
             num_workers=self.world_size,
             train_s=round(train_s, 3),
             plan_wait_s=round(self.plan_wait_s, 3),
+            stage=self.plan.stage,
             storage_problem=self.keeping.problem,
         )
+
+    def _finish(self, reason: str) -> str:
+        """Let what was begun come to its end; returns the reason, which on rank 0 may have become another."""
+        if self.coordinator is not None:
+            is_durable = self.keeping.finish(storage_is_lost=reason == "storage_lost")
+            if reason == "handed_over" and not is_durable:
+                reason = "storage_lost"  # the next group would look for the checkpoint in vain
+            if reason == "handed_over":
+                self.coordinator.settle()
+            else:
+                self.coordinator.finish(step=self.step, reason=reason)
+        self.accelerator.wait_for_everyone()
+        return reason
 
     def _boundary(self) -> str:
         """Everything that happens between two intervals; returns why to stop here, or nothing."""
@@ -184,16 +194,21 @@ class Worker:
             stop = "stopped" if self._receive_plan() else ""
             self._report_interval()
             notices = self.keeping.hear()
-            stop = "storage_lost" if notices.storage_is_lost else stop
+            stop = "storage_lost" if notices.storage_is_lost else stop or self._hands_over()
             asked = stop or self.keeping.asks_for_checkpoint(notices)
             if self._checkpoint_is_due or (self.step > 0 and asked):
                 self._checkpoint()
             self.keeping.heed(notices, self.step)
         else:
             self.stream.follow(self.plan)
+            stop = self._hands_over()
         if self.job.setup.mode != "sync" and not stop:
             self._publish(for_selection=self.keeping.selects and self._checkpoint_is_due)
         return stop
+
+    def _hands_over(self) -> str:
+        """Why to end here where the plan in force is of a stage that other workers train, or nothing."""
+        return "" if self.plan.stage in self.job.trains else "handed_over"
 
     def _own_contexts(self) -> Mapping[Place, EncodedRow]:
         """The chains of the coming interval that are trained after the model's own earlier answers."""

@@ -107,16 +107,19 @@ class Safekeeping:
         self._coordinator.settle()  # the last signals stand before it in every equal run's ledger
         self._coordinator.note_export(chosen.step, chosen.why)
 
-    def finish(self, *, storage_is_lost: bool) -> None:
-        """Wait, bounded, until everything is durable; rank 0 only."""
-        self._drain(0.0 if storage_is_lost else self._config.storage_patience_s)
+    def finish(self, *, storage_is_lost: bool) -> bool:
+        """Wait, bounded, until everything is durable, and say whether it is; rank 0 only."""
+        is_durable = self._drain(0.0 if storage_is_lost else self._config.storage_patience_s)
         self._note_storage()
         self.store.close()
+        return is_durable
 
-    def _drain(self, timeout_s: float) -> None:
-        if not self.store.drain(timeout_s):
+    def _drain(self, timeout_s: float) -> bool:
+        is_durable = self.store.drain(timeout_s)
+        if not is_durable:
             self.problem = self.problem or "the upload takes longer than it was given"
             logger.warning("the newest checkpoint is not in %s: %s", self.store.storage, self.problem)
+        return is_durable
 
     def _note_storage(self) -> bool:
         """Tell the ledger what storage did; returns whether the run must not go on without it."""

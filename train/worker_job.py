@@ -17,7 +17,8 @@ class WorkerJob:
 
     `setup` is the engine's own, `initial_plan` the plan in force before the first decision; `stages` has the settings
     of stage 1 and 2. `checkpoints` is the folder or URL of the run's checkpoints, `staging` a folder on each node's own
-    disk that no other run has, `journal` the file that says when each checkpoint was durable.
+    disk that no other run has, `journal` the file that says when each checkpoint was durable. `trains` are the stages
+    that this group of workers trains: where the plan in force is of another, it ends with a checkpoint, handed over.
     """
 
     setup: EngineSetup
@@ -34,12 +35,14 @@ class WorkerJob:
     has_selection_rows: bool
     coordinator: CoordinatorFactory
     parallelism: Parallelism = "ddp"
+    trains: tuple[int, ...] = (1, 2)
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerResult:
-    """How the loop ended, from rank 0: `finished`, `stopped`, `storage_lost` or `failed` at `step`.
+    """How the loop ended, from rank 0: `finished`, `stopped`, `storage_lost`, `failed` or `handed_over` at `step`.
 
+    `stage` is that of the plan in force there; a group that was handed over to goes on with it.
     `train_s` and `plan_wait_s` are the seconds it trained and waited for plans. `storage_problem` says what is not
     durable and why, or is empty. `diagnosis` says why it failed: what would happen again, so that starting the workers
     anew is no remedy.
@@ -50,5 +53,6 @@ class WorkerResult:
     num_workers: int
     train_s: float
     plan_wait_s: float
+    stage: int = 1
     diagnosis: str = ""
     storage_problem: str = ""

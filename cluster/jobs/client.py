@@ -55,7 +55,15 @@ class JobServer:
         with self._explained():
             self._client = JobSubmissionClient(address, headers=headers)
 
-    def submit(self, *, entrypoint: str, submission_id: str, runtime_env: dict[str, Any], num_cpus: float) -> None:
+    def submit(
+        self,
+        *,
+        entrypoint: str,
+        submission_id: str,
+        runtime_env: dict[str, Any],
+        num_cpus: float,
+        labels: dict[str, str],
+    ) -> None:
         """Upload the package and start the job. Raises ResourceError as the constructor, or when Ray refuses it."""
         with self._explained():
             self._client.submit_job(
@@ -63,6 +71,7 @@ class JobServer:
                 submission_id=submission_id,
                 runtime_env=runtime_env,
                 entrypoint_num_cpus=num_cpus or None,
+                entrypoint_label_selector=labels or None,
                 metadata={"submitted_by": "taskheat"},
             )
 

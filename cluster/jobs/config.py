@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, field_validator
 
+from cluster.manifests.config import LabelKey, LabelValue
 from scheduler.config_model import ConfigModel
 
 _OURS = {
@@ -28,6 +29,8 @@ class JobConfig(ConfigModel):
             MiB of the packed whole.
         stop_wait_s: How long `ray job stop` waits for the run's last checkpoint before it kills the job, in seconds.
         driver_cpus: CPUs reserved for the driver; with 0 it runs on the head.
+        driver_labels: Labels of the node on which the driver runs, such as `{pool: stable}`; with none, and no
+            `driver_cpus`, it runs on the head.
         runtime_env: What else Ray prepares for the job's processes, in Ray's words: `pip`, `uv`, `image_uri`, …
     """
 
@@ -37,6 +40,7 @@ class JobConfig(ConfigModel):
     max_upload_mb: float = Field(default=200.0, gt=0, le=500)
     stop_wait_s: int = Field(default=120, ge=1)
     driver_cpus: float = Field(default=0.0, ge=0)
+    driver_labels: dict[LabelKey, LabelValue] = Field(default_factory=dict)
     runtime_env: dict[str, Any] = Field(default_factory=dict)
 
     @field_validator("runtime_env")

@@ -96,7 +96,13 @@ def _start(
     submission_id = f"taskheat-{re.sub(r'[^A-Za-z0-9_-]+', '-', name)}-{uuid.uuid4().hex[:6]}"
     env_vars = {"RAY_JOB_STOP_WAIT_TIME_S": str(job.stop_wait_s), **environment}
     runtime_env: dict[str, Any] = {**job.runtime_env, "working_dir": str(folder), "env_vars": env_vars}
-    server.submit(entrypoint=entrypoint, submission_id=submission_id, runtime_env=runtime_env, num_cpus=job.driver_cpus)
+    server.submit(
+        entrypoint=entrypoint,
+        submission_id=submission_id,
+        runtime_env=runtime_env,
+        num_cpus=job.driver_cpus,
+        labels=job.driver_labels,
+    )
     print(f"job      {submission_id} at {server.address}")
     how = _how_to_go_on(submission_id, server.address)
     if not wait:

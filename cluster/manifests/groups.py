@@ -4,7 +4,7 @@ import math
 
 from cluster.config import ElasticWorkers, LaunchConfig
 from cluster.manifests.config import GroupConfig
-from cluster.preflight import check_resources, place
+from cluster.placement import STAGES, check_nodes, check_resources, described_nodes, total_of, worker_groups
 from scheduler.errors import ConfigError, ResourceError
 
 
@@ -14,24 +14,49 @@ def node_groups(launch: LaunchConfig) -> tuple[GroupConfig, ...]:
     Raises:
         ConfigError: The groups at their largest cannot hold the launch.
     """
-    groups = launch.cluster.groups or (_group_for(launch),)
+    groups = launch.cluster.groups or _groups_for(launch)
     _check_capacity(launch, groups)
     return groups
 
 
-def _group_for(launch: LaunchConfig) -> GroupConfig:
+def _groups_for(launch: LaunchConfig) -> tuple[GroupConfig, ...]:
+    """A group for the workers, or for those of each stage where they differ; one for an evaluation set apart."""
+    stages = {f"stage-{stage}": launch.for_stage(stage) for stage in STAGES}
+    if stages["stage-1"] == stages["stage-2"]:
+        stages = {"workers": launch}
+    apart = bool(launch.evaluation_labels)
+    groups = [_workers_of(name, own, with_evaluation=not apart) for name, own in stages.items()]
+    if apart:
+        cpus, gpus = math.ceil(launch.evaluation_cpus), math.ceil(launch.evaluation_gpus or 0)
+        labels = dict(launch.evaluation_labels)
+        groups.append(GroupConfig(name="evaluation", cpus=max(1, cpus), gpus=gpus, max_nodes=1, labels=labels))
+    return tuple(groups)
+
+
+def _workers_of(name: str, launch: LaunchConfig, *, with_evaluation: bool) -> GroupConfig:
+    """Nodes for the workers of a launch, one each."""
     wanted = launch.num_workers or 2
     fewest, most = (wanted.min, wanted.max) if isinstance(wanted, ElasticWorkers) else (wanted, wanted)
-    gpus = math.ceil((launch.gpus_per_worker or 0) + (launch.evaluation_gpus or 0))
-    cpus = max(1, math.ceil(launch.cpus_per_worker + launch.evaluation_cpus))
-    return GroupConfig(name="workers", cpus=cpus, gpus=gpus, min_nodes=fewest, max_nodes=most)
+    gpus, cpus = launch.gpus_per_worker or 0.0, launch.cpus_per_worker
+    if with_evaluation:
+        gpus, cpus = gpus + (launch.evaluation_gpus or 0.0), cpus + launch.evaluation_cpus
+    return GroupConfig(
+        name=name,
+        cpus=max(1, math.ceil(cpus)),
+        gpus=math.ceil(gpus),
+        accelerator_type=launch.accelerator_type,
+        labels=dict(launch.worker_labels),
+        min_nodes=fewest,
+        max_nodes=most,
+    )
 
 
 def _check_capacity(launch: LaunchConfig, groups: tuple[GroupConfig, ...]) -> None:
-    total = {"CPU": float(sum(group.max_nodes * group.cpus for group in groups))}
-    if gpus := sum(group.max_nodes * group.gpus for group in groups):
-        total["GPU"] = float(gpus)
+    nodes = described_nodes(groups)
+    total = total_of(nodes)
     try:
-        check_resources(place(launch, total), available=total, cluster=total)
+        for group in worker_groups(launch, nodes).values():
+            check_resources(group.placement, available=total, cluster=total)
+        check_nodes(launch, nodes)
     except ResourceError as error:
         raise ConfigError(f"launch.cluster.groups, all at max_nodes: {error}") from error

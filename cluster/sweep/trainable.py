@@ -31,7 +31,7 @@ from ray import tune
 
 from cluster.config import RunConfig
 from cluster.fork import Fork
-from cluster.preflight import check_resources, place
+from cluster.placement import check_resources, place
 from cluster.run import resume_run, start_run
 from cluster.run_directory import RunDirectory
 from cluster.settings import load_config

@@ -17,7 +17,7 @@ from ray.tune.schedulers import ASHAScheduler, PopulationBasedTraining, TrialSch
 from ray.tune.schedulers.pb2 import PB2
 
 from cluster.config import LaunchConfig
-from cluster.preflight import place
+from cluster.placement import place
 from cluster.sweep.config import (
     AshaSchedule,
     ChoiceDomain,

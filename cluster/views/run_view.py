@@ -37,7 +37,7 @@ class RunView:
         trackers: Sequence[Tracker] = (),
         listener: Listener | None = None,
     ) -> None:
-        self._listener = listener
+        self._listener, self._console = listener, console
         self._trackers = Trackers(trackers, run=run, folder=metrics)
         self._board = TensorBoardWriter(metrics)
         self._exporter = PrometheusExporter(run)
@@ -58,6 +58,10 @@ class RunView:
         self._trackers.observe(record)
         if self._listener is not None:
             self._listener(record)
+
+    def say(self, line: str) -> None:
+        """Show a line that is not from the ledger."""
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def heartbeat(self, *, step: int, loss: float, samples_per_s: float) -> None:
         """Show where the workers are."""

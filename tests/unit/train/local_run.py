@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,11 +74,11 @@ class LocalRun:
     def checkpoint_folder(self) -> Path:
         return self.folder / "checkpoints"
 
-    def start(self, disturbances: Disturbances | None = None) -> WorkerResult:
-        """One worker group: from the last checkpoint, if there is one, until it ends."""
+    def start(self, disturbances: Disturbances | None = None, *, trains: tuple[int, ...] = (1, 2)) -> WorkerResult:
+        """One worker group for these stages: from the last checkpoint, if there is one, until it ends."""
         set_train_fn_utils(LocalTrainFnUtils(experiment_name="local"))
         try:
-            return Worker(self.job(disturbances or Disturbances())).run()
+            return Worker(replace(self.job(disturbances or Disturbances()), trains=trains)).run()
         finally:
             set_train_fn_utils(None)
 
