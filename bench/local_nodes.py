@@ -1,4 +1,4 @@
-"""A Ray cluster of several nodes on this machine: each a raylet with its own resources and labels, that can be killed."""
+"""A Ray cluster of several nodes on this machine: each a raylet with its own resources and labels; for trials."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

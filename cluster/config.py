@@ -185,13 +185,15 @@ class StageLaunch(ConfigModel):
     from it: another number of them, on other nodes, under another parallelism. What is trained stays the same.
     """
 
-    num_workers: Annotated[int, Field(ge=1)] | ElasticWorkers | None = None
-    parallelism: Literal["ddp", "fsdp2"] | None = None
-    cpus_per_worker: float | None = Field(default=None, gt=0)
-    gpus_per_worker: float | None = Field(default=None, ge=0)
-    resources_per_worker: Amounts | None = None
-    accelerator_type: LabelValue | None = None
-    worker_labels: Labels | None = None
+    num_workers: Annotated[int, Field(ge=1)] | ElasticWorkers | None = Field(
+        default=None, description="training processes of the stage"
+    )
+    parallelism: Literal["ddp", "fsdp2"] | None = Field(default=None, description="how they share the model")
+    cpus_per_worker: float | None = Field(default=None, gt=0, description="CPUs each reserves; its compute threads")
+    gpus_per_worker: float | None = Field(default=None, ge=0, description="GPUs, or a part of one, each reserves")
+    resources_per_worker: Amounts | None = Field(default=None, description="what else each reserves")
+    accelerator_type: LabelValue | None = Field(default=None, description="accelerators of their nodes")
+    worker_labels: Labels | None = Field(default=None, description="labels of their nodes")
 
 
 class LaunchConfig(ConfigModel):
