@@ -13,7 +13,8 @@ import ray
 import torch
 
 from evalsvc.config import EvaluationConfig
-from evalsvc.evaluator import FinalScore, Probe, make_evaluator, read_probes
+from evalsvc.evaluator import FinalScore, make_evaluator
+from evalsvc.probes import Probe, read_probes
 from scheduler.task import TaskSpec
 from train.config import ModelConfig, SplitName
 from train.data.store import TokenStore

@@ -12,44 +12,26 @@ gives the same signal bit for bit. People's verdicts are the exception; they are
 Not here: how snapshots arrive and where signals go; an `Evaluator` is a plain object without threads or actors.
 """
 
-import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 from statistics import fmean, pvariance
-from typing import Any, NamedTuple
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from evalsvc.config import EvaluationConfig
 from evalsvc.human_verdicts import RefusedLine, VerdictCount, VerdictTail
+from evalsvc.probes import Probe, by_level, check_scorable, derived_seed, note_on, probe_order, read_probes
 from evalsvc.reviewer import Review, review
-from evalsvc.scorers import last_number, score_text
+from evalsvc.scorers import score_text
 from scheduler.allocation import ALL_PROBES, Allocation
-from scheduler.errors import ConfigError, DataError
-from scheduler.output_spec import binding_rules
 from scheduler.signals import TaskSignal
-from scheduler.task import ExactChecker, NumericChecker, RulesChecker, TaskSpec
-from train.data.levels import held_out_levels
-from train.data.split import SplitName
-from train.data.store import EncodedRow, Example, TokenStore
+from scheduler.task import ExactChecker, TaskSpec
+from train.data.store import TokenStore
 from train.generation import Completion, Sampling, generate, teacher_forced
 from train.model import pad_id
 from train.tokenizer import stop_id
-
-
-class Probe(NamedTuple):
-    """One held-out question with its right answer, as tokens and as text; `prompt` is the turn to be answered.
-
-    `level` is its difficulty level from 0; None where its task has one level.
-    """
-
-    row: EncodedRow
-    reference: str
-    prompt: str = ""
-    level: int | None = None
-    prompt: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,23 +42,6 @@ class FinalScore:
     num_rows: int
     score: float | None
     loss: float | None
-
-
-def read_probes(store: TokenStore, *, num_tasks: int, split: SplitName) -> list[tuple[Probe, ...]]:
-    """Read a held-out split of the first `num_tasks` tasks of the store, in its order."""
-    return [tuple(_probes_of(store, task, split)) for task in range(num_tasks)]
-
-
-def _probes_of(store: TokenStore, task: int, split: SplitName) -> Iterator[Probe]:
-    levels = held_out_levels(store, task, split)
-    for number, example in enumerate(store.examples(task, split)):
-        level = None if levels is None else int(levels[number])
-        yield _probe(store.encoded(task, number, split), example, level)
-
-
-def _probe(row: EncodedRow, example: Example, level: int | None) -> Probe:
-    """Of a conversation only the last answer is judged, whatever was supervised."""
-    return Probe(EncodedRow(row.input_ids, row.spans[-1:]), example.answer, example.messages[-1][1], level)
 
 
 class Evaluator:
@@ -120,8 +85,8 @@ class Evaluator:
         self._config = config
         self._seed = seed
         for spec, task_probes in zip(self._tasks, self._probes, strict=True):
-            _check_scorable(spec, task_probes)
-        notes = (_note(spec, own, config) for spec, own in zip(self._tasks, self._probes, strict=True))
+            check_scorable(spec, task_probes)
+        notes = (note_on(spec, own, config) for spec, own in zip(self._tasks, self._probes, strict=True))
         self.notes = tuple(note for note in notes if note)
         names = [spec.name for spec in self._tasks]
         self._verdicts = VerdictTail(config.human_verdicts, names) if config.human_verdicts else None
@@ -164,7 +129,7 @@ class Evaluator:
         spec = self._tasks[task_index]
         probes = self._allotted(task_index, allocation)
         scores, loss = self._score(model, spec, probes, num_loss_probes=allocation.num_loss_probes)
-        level_probes, level_successes = _by_level(probes, scores)
+        level_probes, level_successes = by_level(probes, scores)
         sampled_scores, verdict = self._sample(model, spec, probes, step)
         people = self._verdicts.poll()[spec.name] if self._verdicts else VerdictCount(0, 0)
         return TaskSignal(
@@ -208,7 +173,7 @@ class Evaluator:
         probes = self._probes[task_index]
         if not allocation.num_probes:
             return probes
-        order = _probe_order(len(probes), seed=self._seed, task=self._tasks[task_index].name)
+        order = probe_order(len(probes), seed=self._seed, task=self._tasks[task_index].name)
         return [probes[place] for place in order[: allocation.num_probes[task_index]]]
 
     def _score(
@@ -234,7 +199,7 @@ class Evaluator:
         probes = allotted[: self._config.sampled_probes]
         num_samples = self._config.samples_per_probe
         repeated = [probe for probe in probes for _ in range(num_samples)]
-        sampling = Sampling(self._config.temperature, seed=_derived_seed(self._seed, step, spec.name))
+        sampling = Sampling(self._config.temperature, seed=derived_seed(self._seed, step, spec.name))
         completions = self._generate(model, repeated, sampling=sampling)
         scores = self._text_scores(spec, repeated, completions)
         verdict = review(
@@ -295,61 +260,3 @@ def make_evaluator(
         config=config,
         seed=seed,
     )
-
-
-def _by_level(probes: Sequence[Probe], scores: Sequence[float]) -> tuple[tuple[int, ...], tuple[float, ...]]:
-    """Probes and sums of their scores by difficulty level; both empty where the task has one level."""
-    levels = [probe.level for probe in probes if probe.level is not None]
-    if len(levels) < len(probes):
-        return (), ()
-    by_level = [
-        [score for level, score in zip(levels, scores, strict=True) if level == wanted]
-        for wanted in range(max(levels) + 1)
-    ]
-    return tuple(map(len, by_level)), tuple(map(math.fsum, by_level))
-
-
-def _check_scorable(spec: TaskSpec, probes: Sequence[Probe]) -> None:
-    if not probes:
-        raise DataError(
-            f"task {spec.name!r} has no probes, so nothing can steer it; give it more distinct rows "
-            "or raise data.max_held_out_ratio"
-        )
-    if isinstance(spec.checker, RulesChecker) and not binding_rules(spec.output_rules):
-        raise ConfigError(
-            f"task {spec.name!r} is scored by its output rules and has none that refuses; write output_rules for it"
-        )
-    if isinstance(spec.checker, NumericChecker):
-        for probe in probes:
-            if last_number(probe.reference) is None:
-                raise DataError(
-                    f"task {spec.name!r} is scored by the last number of the answer, and the right answer of a probe "
-                    f"has none: {probe.reference[:80]!r}; correct the row or choose another checker"
-                )
-
-
-def _note(spec: TaskSpec, probes: Sequence[Probe], config: EvaluationConfig) -> str | None:
-    """Say when right answers are longer than a generated one may be: no output could pass the review then."""
-    lengths = [len(probe.row.input_ids) - probe.row.answer_start for probe in probes]
-    num_long = sum(length > config.max_new_tokens for length in lengths)
-    if not num_long:
-        return None
-    return (
-        f"task {spec.name!r}: the right answers of {num_long} of {len(probes)} probes are longer than "
-        f"evaluation.max_new_tokens = {config.max_new_tokens} (longest: {max(lengths)} tokens); generated answers "
-        "are cut off there and count as rejected"
-    )
-
-
-def _derived_seed(seed: int, step: int, task: str) -> int:
-    digest = hashlib.blake2b(repr((seed, step, task)).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") >> 1
-
-
-@cache
-def _probe_order(num_probes: int, *, seed: int, task: str) -> tuple[int, ...]:
-    """The order in which a task's probes are read where not all of them are: drawn once a run.
-
-    Probes lie sorted by difficulty; a draw makes the first n of them stand for all.
-    """
-    return tuple(sorted(range(num_probes), key=lambda place: _derived_seed(seed, place, f"probe of {task}")))

@@ -23,7 +23,8 @@ from bench.policies.compute import FORWARD, Meter
 from bench.policies.trace import Array, Trace
 from cluster.config import RunConfig
 from cluster.setup import Inputs
-from evalsvc.evaluator import Evaluator, FinalScore, make_evaluator, read_probes
+from evalsvc.evaluator import Evaluator, FinalScore, make_evaluator
+from evalsvc.probes import read_probes
 from scheduler.engine import HeatEngine
 from scheduler.exposure import stage_exposure
 from scheduler.keeper import HeatKeeper

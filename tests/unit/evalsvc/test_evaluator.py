@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from evalsvc.config import EvaluationConfig
-from evalsvc.evaluator import Evaluator, FinalScore, Probe, read_probes
+from evalsvc.evaluator import Evaluator, FinalScore
+from evalsvc.probes import Probe, read_probes
 from scheduler.allocation import Allocation
 from scheduler.errors import ConfigError, DataError
 from scheduler.output_spec import LengthRule, PatternRule

@@ -11,7 +11,8 @@ from ray.train.v2._internal.execution.train_fn_utils import LocalTrainFnUtils, s
 
 from cluster.config import RunConfig
 from cluster.setup import Inputs, gather_inputs
-from evalsvc.evaluator import make_evaluator, read_probes
+from evalsvc.evaluator import make_evaluator
+from evalsvc.probes import read_probes
 from scheduler.engine import HeatEngine
 from scheduler.keeper import HeatKeeper
 from scheduler.ledger import LEDGER_FILE
