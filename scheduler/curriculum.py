@@ -55,6 +55,7 @@ class Curriculum:
         self._z = NormalDist().inv_cdf(config.confidence)
         self.phase, self.passes, self.fails = (np.zeros(num_tasks, dtype=np.int64) for _ in range(3))
         self.order: Counts = np.tile(np.arange(most), (num_tasks, 1))
+        self._rows = np.arange(num_tasks)[:, None]
         self.all_open = False
 
     @property
@@ -80,7 +81,7 @@ class Curriculum:
             evaluation: Its signals; tasks without counts by level stay as they are.
             progress: Share of the run that is over when the next plan begins.
         """
-        probes, successes = evaluation.by_level(self.order.shape[1])
+        probes, successes = evaluation.level_probes, evaluation.level_successes
         found = self._judge(probes, successes)
         config, judged = self.config, found.num_probes > 0
         passed, failed = found.lower > config.promote_at, found.upper < config.demote_at
@@ -96,9 +97,9 @@ class Curriculum:
         """What the probes [K, L] of the levels now open say."""
         places = np.arange(self.order.shape[1])
         open_places = (places >= self.phase[:, None]) & (places <= self.last[:, None])
-        is_open = np.zeros_like(open_places)
-        np.put_along_axis(is_open, self.order, open_places, axis=1)
-        num_probes, right = (probes * is_open).sum(axis=1), (successes * is_open).sum(axis=1)
+        is_open = np.zeros(open_places.shape)
+        is_open[self._rows, self.order] = open_places
+        num_probes, right = (np.einsum("kl,kl->k", counts, is_open) for counts in (probes, successes))
         return _Found(num_probes, right, *wilson(right, num_probes, self._z))
 
     def _promote(self, task: int, found: "_Found", probes: Array, successes: Array) -> LevelMove:

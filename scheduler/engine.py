@@ -102,6 +102,8 @@ class HeatEngine:
             weights=tuple(self.guards.initial(self._epochs_left(self.prior, effective_step=0)).tolist()),
             **stage_exposure(setup, stage=1, curriculum=self.progression.curriculum_of(1))._asdict(),
         )
+        self._weights_of, self._weights = self.plan, np.array(self.plan.weights)
+        self._num_levels = max(map(len, setup.level_sizes), default=0)
         self.probes = first_probes(setup)
         self._pending: dict[int, Evaluation] = {}
         self._is_long_tail = np.array([task.tier == "long_tail" for task in setup.tasks])
@@ -134,7 +136,7 @@ class HeatEngine:
 
     def _buffer(self, step: int) -> Evaluation:
         if step not in self._pending:
-            self._pending[step] = Evaluation(len(self.setup.tasks))
+            self._pending[step] = Evaluation(len(self.setup.tasks), self._num_levels)
         return self._pending[step]
 
     def observe_interval(self, report: IntervalReport) -> None:
@@ -291,7 +293,7 @@ class HeatEngine:
         )
 
     def _facts(self, effective_step: int) -> GuardFacts:
-        previous = np.array(self.plan.weights)
+        previous = self._plan_weights()
         return GuardFacts(
             previous=previous,
             progress=effective_step / self.setup.total_steps,
@@ -300,6 +302,12 @@ class HeatEngine:
             frozen_tasks=self.progression.frozen_tasks,
             max_change=self.progression.states.max_change(late_max_change=self.guards.config.late_max_change),
         )
+
+    def _plan_weights(self) -> NDArray[np.float64]:
+        """Weights [K] of the current plan, as an array made once a plan."""
+        if self._weights_of is not self.plan:
+            self._weights_of, self._weights = self.plan, np.array(self.plan.weights)
+        return self._weights
 
     def _epochs_left(self, weights: NDArray[np.float64], *, effective_step: int) -> NDArray[np.float64]:
         return self._epoch_caps.weights_left(

@@ -74,31 +74,31 @@ class History:
 
     def fold(self, evaluation: Evaluation) -> None:
         """Take in one evaluation; a training loss reported since the evaluation before counts for this one."""
-        fresh = evaluation.measured
+        choose = evaluation.choice()
         self.gradient_new = np.where(self.gradient_new == 1.0, 2.0, 0.0)
         self.evaluations = self.evaluations + 1.0
-        self.span = np.where(fresh, self.evaluations - self.measured_at, self.span)
-        self.measured_at = np.where(fresh, self.evaluations, self.measured_at)
+        self.span = choose(self.evaluations - self.measured_at, self.span)
+        self.measured_at = choose(self.evaluations, self.measured_at)
         self._fold_scores(evaluation)
         self._fold_exposure(evaluation)
         self._fold_train_loss()
 
     def _fold_scores(self, evaluation: Evaluation) -> None:
         fresh, score, loss = evaluation.measured, evaluation["score"], evaluation["loss"]
-        first = fresh & np.isnan(self.first_loss)
+        first, choose = fresh & np.isnan(self.first_loss), evaluation.choice()
         self.first_score = np.where(first, score, self.first_score)
         self.first_loss = np.where(first, loss, self.first_loss)
-        self.previous_score = np.where(fresh, self.score, self.previous_score)
-        self.previous_loss = np.where(fresh, self.loss, self.previous_loss)
-        self.score = np.where(fresh, score, self.score)
-        self.loss = np.where(fresh, loss, self.loss)
+        self.previous_score = choose(self.score, self.previous_score)
+        self.previous_loss = choose(self.loss, self.previous_loss)
+        self.score = choose(score, self.score)
+        self.loss = choose(loss, self.loss)
 
     def _fold_exposure(self, evaluation: Evaluation) -> None:
-        fresh, total = evaluation.measured, float(self.counted.sum())
-        self.exposure = np.where(fresh, np.maximum(self.counted - self.served_then, 0.0), self.exposure)
-        self.total_exposure = np.where(fresh, np.maximum(total - self.total_then, 0.0), self.total_exposure)
-        self.served_then = np.where(fresh, self.counted, self.served_then)
-        self.total_then = np.where(fresh, total, self.total_then)
+        choose, total = evaluation.choice(), float(self.counted.sum())
+        self.exposure = choose(np.maximum(self.counted - self.served_then, 0.0), self.exposure)
+        self.total_exposure = choose(np.maximum(total - self.total_then, 0.0), self.total_exposure)
+        self.served_then = choose(self.counted, self.served_then)
+        self.total_then = choose(np.full(len(self.counted), total), self.total_then)
 
     def _fold_train_loss(self) -> None:
         newest = self.reported_train_loss
