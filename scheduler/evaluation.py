@@ -30,7 +30,7 @@ class Evaluation:
     Attributes:
         signals: By index of the task, in the order they came.
         measured: Tasks [K] with a signal.
-        level_probes: Probes by difficulty level [K, L]; 0 where a signal does not say.
+        level_probes: Probes by difficulty level [L, K]; 0 where a signal does not say.
         level_successes: Sums of their scores, likewise.
     """
 
@@ -39,7 +39,7 @@ class Evaluation:
         self.signals: dict[int, TaskSignal] = {}
         self.measured: NDArray[np.bool_] = np.zeros(num_tasks, dtype=bool)
         self._values = np.zeros((len(_MEASURES), num_tasks))
-        self.level_probes, self.level_successes = np.zeros((2, num_tasks, num_levels))
+        self.level_probes, self.level_successes = np.zeros((2, num_levels, num_tasks))
 
     def add(self, index: int, signal: TaskSignal) -> None:
         """Take in the signal of the task at `index`."""
@@ -47,8 +47,8 @@ class Evaluation:
         self.measured[index] = True
         self._values[:, index] = _measures(signal)
         if signal.level_probes and self.level_probes.size:
-            self.level_probes[index, : len(signal.level_probes)] = signal.level_probes
-            self.level_successes[index, : len(signal.level_successes)] = signal.level_successes
+            self.level_probes[: len(signal.level_probes), index] = signal.level_probes
+            self.level_successes[: len(signal.level_successes), index] = signal.level_successes
 
     def choice(self) -> Choose:
         """The measured tasks' entries of a new array [K], the other tasks' of an old one: a function of the two."""

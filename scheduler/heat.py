@@ -27,8 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scheduler.arrays import clip
-from scheduler.errors import StateError
+from scheduler.arrays import clip, packed, unpacked
 from scheduler.evaluation import Evaluation
 from scheduler.learnability import Learnability
 from scheduler.setup import HeatConfig
@@ -181,28 +180,17 @@ class HeatTracker:
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """JSON-able copy of the memory; infinities as None."""
-        return {
-            name: [_plain(value) for value in getattr(owner, attribute).tolist()]
-            for name, (owner, attribute) in self._arrays().items()
-        }
+        """JSON-able copy of the memory."""
+        return {name: packed(getattr(owner, attribute)) for name, (owner, attribute) in self._arrays().items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Inverse of `state_dict`. Raises StateError on unknown or missing keys or another number of tasks."""
         places = self._arrays()
-        if state.keys() != places.keys():
-            raise StateError(f"heat state has the keys {sorted(state)}; expected {sorted(places)}")
-        for name, values in state.items():
-            if len(values) != len(self.target_scores):
-                raise StateError(f"{name} is for {len(values)} tasks; this run has {len(self.target_scores)}")
+        found = unpacked(state, dict.fromkeys(places, self.target_scores.shape), what="heat")
+        for name, values in found.items():
             owner, attribute = places[name]
-            dtype = bool if attribute == "seen" else float
-            setattr(owner, attribute, np.array([np.inf if v is None else v for v in values], dtype=dtype))
+            setattr(owner, attribute, values > 0.0 if attribute == "seen" else values)
 
 
 def _support(z: Array) -> Array:
     return clip(z - 1.0, 0.0, 1.0)
-
-
-def _plain(value: Any) -> Any:
-    return None if isinstance(value, float) and not np.isfinite(value) else value

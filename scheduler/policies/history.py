@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from scheduler.errors import StateError
+from scheduler.arrays import packed, unpacked
 from scheduler.evaluation import Evaluation
 from scheduler.policies.base import Array
 from scheduler.signals import TaskGradient
@@ -110,35 +110,11 @@ class History:
         self.reported_train_loss = np.full_like(newest, np.nan)
 
     def state_dict(self) -> dict[str, Any]:
-        """JSON-able copy; NaN as None."""
-        return {field.name: plain(getattr(self, field.name)) for field in fields(self)}
+        """JSON-able copy."""
+        return {field.name: packed(getattr(self, field.name)) for field in fields(self)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Inverse of `state_dict`. Raises StateError on unknown or missing keys or another number of tasks."""
         expected = {field.name: getattr(self, field.name).shape for field in fields(self)}
-        for name, array in arrays(state, expected, what="history").items():
+        for name, array in unpacked(state, expected, what="history").items():
             setattr(self, name, array)
-
-
-def plain(array: Array) -> Any:
-    """Nested lists of the array's numbers (a number for a scalar); NaN as None."""
-    if array.ndim > 1:
-        return [plain(row) for row in array]
-    numbers = np.array(array, dtype=object)
-    numbers[np.isnan(array)] = None
-    return numbers.tolist()
-
-
-def arrays(state: Mapping[str, Any], expected: Mapping[str, tuple[int, ...]], *, what: str) -> dict[str, Array]:
-    """Inverse of `plain` for a mapping of arrays of the expected shapes.
-
-    Raises:
-        StateError: Unknown or missing keys, or an array of another shape.
-    """
-    if state.keys() != expected.keys():
-        raise StateError(f"{what} state has the keys {sorted(state)}; expected {sorted(expected)}")
-    found = {name: np.array(values, dtype=np.float64) for name, values in state.items()}
-    for name, array in found.items():
-        if array.shape != expected[name]:
-            raise StateError(f"{what}.{name} has the shape {array.shape}; this run needs {expected[name]}")
-    return found
