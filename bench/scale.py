@@ -39,6 +39,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]
 
+from scheduler.ledger import write_setup
 from scheduler.setup import EngineSetup, GuardConfig, HeatPolicy, MixtureConfig
 from scheduler.signals import IntervalReport, TaskSignal
 from scheduler.task import TaskSpec
@@ -113,8 +114,9 @@ def _leader(folder: str, num_boundaries: int, boundary: Callable[..., tuple[floa
     from scheduler.actor import HeatEngineActor
 
     setup = make_setup(num_boundaries)
-    ray.init(num_cpus=2, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
-    engine: Any = HeatEngineActor.options(name="heat-scale").remote(setup.model_dump_json(), f"{folder}/ledger.jsonl")
+    ray.init(address="local", num_cpus=2, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
+    write_setup(Path(folder, "ledger.jsonl"), setup)
+    engine: Any = HeatEngineActor.options(name="heat-scale").remote(f"{folder}/ledger.jsonl")
     process = psutil.Process(ray.get(engine.ready.remote()))
     coordinator = RayCoordinator(engine=engine, evaluator=None, plan_timeout_s=60.0)
     attempt, rng = coordinator.begin(0, None, ()), np.random.default_rng(0)

@@ -1,17 +1,24 @@
-"""Time of one decision, and size of what it remembers, from 10 to 10,000 tasks.
+"""Time of a decision and size of what the engine remembers, from 10 to 10,000 tasks; signals a second into its actor.
 
-    python -m bench.scheduler [--quick]
+    python -m bench.scheduler [--quick] [--check]
 
 A run of the heat policy with every guard on is driven through random evaluations, and each decision is timed in parts:
 
-    numeric    `HeatEngine.weigh`, on a twin of the engine: from signals in hand to bounded weights (trend, heat,
-               learnability, stage, policy, guards)
+    numeric    `HeatEngine.weigh`, on a twin of the engine: from statistics in hand to bounded weights (trend, heat,
+               learnability, stage, difficulty levels, policy, guards). This is "a decision" in the aims
     record     what `HeatEngine.decide` takes beyond that: the plan, one `TaskDecision` a task, the sentences
     ledger     `LedgerWriter.append`: JSON, write, fsync
 
 CPU milliseconds, median over the decisions after the first and their middle half; the fsync also waits, so the ledger's
-wall-clock is given too. The state is `HeatEngine.state_dict()` as JSON, as a checkpoint stores it, beside the float64
-arrays it is made of.
+wall-clock is given too. `+ levels` is a run with a difficulty curriculum of three levels.
+
+The state is `HeatEngine.state_dict()` as JSON, as a checkpoint stores it, where everything that can be known is known:
+training losses, gradients, human verdicts, levels. It is given for every policy.
+
+Signals go into the Ray actor on two CPUs, each a call of its own as an evaluation sends them, and in calls of fifty; a
+signal counts when it stands in the ledger, and the aim is that of single calls.
+
+`--check` exits 1 and names every figure that misses its aim.
 """
 
 import argparse
@@ -19,22 +26,53 @@ import json
 import os
 import platform
 import statistics
+import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from bench.scheduler_actor import SignalRates, measure_signals
+from scheduler.curriculum_config import CurriculumConfig
 from scheduler.engine import HeatEngine
-from scheduler.heat import HeatState
 from scheduler.ledger import LedgerWriter
+from scheduler.policy_config import (
+    AdoPolicy,
+    AioliPolicy,
+    Exp3Policy,
+    GradientPolicy,
+    GroupDroPolicy,
+    OdmPolicy,
+    Policy,
+    ProgressPolicy,
+    SkillItPolicy,
+    StaticPolicy,
+    TargetGapPolicy,
+)
 from scheduler.setup import EngineSetup, GuardConfig, HeatPolicy, MixtureConfig
-from scheduler.signals import IntervalReport, TaskSignal
+from scheduler.signals import IntervalReport, TaskGradient, TaskSignal
 from scheduler.task import TaskSpec
-from scheduler.trend import Trend
 
 SIZES = (10, 100, 1_000, 10_000)
+POLICIES: tuple[Policy, ...] = (
+    StaticPolicy(),
+    HeatPolicy(),
+    TargetGapPolicy(),
+    GroupDroPolicy(),
+    ProgressPolicy(),
+    Exp3Policy(),
+    OdmPolicy(),
+    AdoPolicy(),
+    GradientPolicy(),
+    SkillItPolicy(),
+    AioliPolicy(max_tasks=64),
+)
+NUM_LEVELS = 3
+MAX_DECISION_MS = {1_000: 1.0, 10_000: 10.0}
+MAX_STATE_BYTES = 1024.0
+MIN_SIGNALS_PER_S = 1_000.0
 INTERVAL_STEPS = 25
 BATCH_SIZE = 64
 RESULTS = Path(__file__).parent / "results" / "scheduler.json"
@@ -59,33 +97,42 @@ class Result:
     ledger_ms: tuple[float, float, float]
     ledger_wall_ms: tuple[float, float, float]
     ledger_line_bytes: int
-    state_json_bytes_per_task: float
-    state_float64_bytes_per_task: float
+    state_bytes_per_task: float
 
 
-def make_setup(num_tasks: int, *, num_decisions: int) -> EngineSetup:
+def make_setup(
+    num_tasks: int, *, num_decisions: int, policy: Policy | None = None, with_levels: bool = False
+) -> EngineSetup:
     """Tasks of every tier, pools of every size, all guards on."""
     rng = np.random.default_rng(num_tasks)
     tiers = rng.choice(["core", "standard", "long_tail"], num_tasks)
-    policy = HeatPolicy()
+    policy = policy or HeatPolicy()
+    rows = rng.integers(100, 100_000, num_tasks).tolist()
     return EngineSetup(
         tasks=tuple(TaskSpec.model_validate({"name": f"task {i}", "tier": tier}) for i, tier in enumerate(tiers)),
-        num_rows=tuple(rng.integers(100, 100_000, num_tasks).tolist()),
+        num_rows=tuple(rows),
         seed=0,
         total_steps=INTERVAL_STEPS * (num_decisions + 1),
         global_batch_size=BATCH_SIZE,
-        mixture=MixtureConfig(policy=policy, guards=GuardConfig(max_epochs=4.0), interval_steps=INTERVAL_STEPS),
+        mixture=MixtureConfig(
+            policy=policy,
+            guards=GuardConfig(max_epochs=4.0),
+            interval_steps=INTERVAL_STEPS,
+            curriculum=CurriculumConfig() if with_levels else None,
+        ),
         boundary=None,
         stage_policies=(policy, policy),
+        level_sizes=tuple((n // 3, n // 3, n - 2 * (n // 3)) for n in rows) if with_levels else (),
     )
 
 
 def observe_evaluation(engine: HeatEngine, step: int, rng: np.random.Generator) -> None:
-    """One random signal a task, and the interval the workers report."""
-    num_tasks = len(engine.setup.tasks)
-    scores, losses, variances = rng.random((3, num_tasks))
+    """One random signal a task with all that a signal can hold, and the interval the workers report."""
+    num_tasks, with_levels = len(engine.setup.tasks), bool(engine.setup.level_sizes)
+    scores, losses, variances, norms = rng.random((4, num_tasks))
     rejected = rng.integers(0, 17, num_tasks)
     for index, name in enumerate(engine.index_of):
+        levels = (22, 21, 21) if with_levels else ()
         engine.observe(
             TaskSignal(
                 task=name,
@@ -100,9 +147,17 @@ def observe_evaluation(engine: HeatEngine, step: int, rng: np.random.Generator) 
                 num_rejected=int(rejected[index]),
                 num_reviewed=16,
                 format_compliance=float(scores[index]),
+                num_human_rejected=1,
+                num_human_reviewed=2,
+                level_probes=levels,
+                level_successes=tuple(float(scores[index]) * count for count in levels),
             )
         )
     served = tuple(int(step * BATCH_SIZE * weight) for weight in engine.plan.weights)
+    gradients = (
+        TaskGradient(name, step, 8, norm=float(norm), variance=float(variance), cosine=float(score))
+        for name, norm, variance, score in zip(engine.index_of, norms, variances, scores, strict=True)
+    )
     engine.observe_interval(
         IntervalReport(
             attempt=0,
@@ -110,8 +165,9 @@ def observe_evaluation(engine: HeatEngine, step: int, rng: np.random.Generator) 
             plan_version=engine.plan.version,
             num_samples=served,
             num_tokens=served,
-            train_loss=(None,) * num_tasks,
+            train_loss=tuple((losses * 2).tolist()),
             sequence_hash=0,
+            gradients=tuple(gradients),
         )
     )
 
@@ -128,9 +184,9 @@ class Clock:
         self.wall_ms = (time.perf_counter_ns() - self._wall_ns) / 1e6
 
 
-def measure(num_tasks: int, *, num_decisions: int) -> Result:
+def measure(num_tasks: int, *, num_decisions: int, with_levels: bool = False) -> Result:
     """Drive one engine through `num_decisions` evaluations."""
-    engine = HeatEngine(make_setup(num_tasks, num_decisions=num_decisions))
+    engine = HeatEngine(make_setup(num_tasks, num_decisions=num_decisions, with_levels=with_levels))
     twin, rng, timings, line = HeatEngine(engine.setup), np.random.default_rng(0), Timings(), ""
     with tempfile.TemporaryDirectory() as folder:
         ledger = LedgerWriter(Path(folder) / "ledger.jsonl")
@@ -148,22 +204,34 @@ def measure(num_tasks: int, *, num_decisions: int) -> Result:
             timings.ledger.append(append.cpu_ms)
             timings.ledger_wall.append(append.wall_ms)
         ledger.close()
-    return summary(timings, engine, num_line_bytes=len(line.encode()) + 1)
-
-
-def summary(timings: Timings, engine: HeatEngine, *, num_line_bytes: int) -> Result:
-    """Medians and quartiles, and the size of the state."""
-    num_arrays = len(fields(HeatState)) + len(fields(Trend)) + 2
-    numeric = quartiles(timings.numeric)
+    numeric_ms = quartiles(timings.numeric)
     return Result(
-        numeric_ms=numeric,
-        record_ms=quartiles(timings.decide)[0] - numeric[0],
+        numeric_ms=numeric_ms,
+        record_ms=quartiles(timings.decide)[0] - numeric_ms[0],
         ledger_ms=quartiles(timings.ledger),
         ledger_wall_ms=quartiles(timings.ledger_wall),
-        ledger_line_bytes=num_line_bytes,
-        state_json_bytes_per_task=len(json.dumps(engine.state_dict())) / len(engine.index_of),
-        state_float64_bytes_per_task=8.0 * num_arrays,
+        ledger_line_bytes=len(line.encode()) + 1,
+        state_bytes_per_task=state_bytes(engine),
     )
+
+
+def state_bytes(engine: HeatEngine) -> float:
+    """Of the state as a checkpoint stores it, per task."""
+    return len(json.dumps(engine.state_dict())) / len(engine.index_of)
+
+
+def states_of_all_policies(num_tasks: int = 1_000, *, num_decisions: int = 4) -> dict[str, float]:
+    """Bytes a task by policy, with a curriculum, between two decisions (Aioli at the most tasks it takes)."""
+    found: dict[str, float] = {}
+    for policy in POLICIES:
+        count = min(num_tasks, policy.max_tasks) if isinstance(policy, AioliPolicy) else num_tasks
+        setup = make_setup(count, num_decisions=num_decisions, policy=policy, with_levels=True)
+        engine, rng = HeatEngine(setup), np.random.default_rng(0)
+        for step in range(0, INTERVAL_STEPS * num_decisions, INTERVAL_STEPS):
+            observe_evaluation(engine, step, rng)
+            engine.decide(step)
+        found[policy.type] = state_bytes(engine)
+    return found
 
 
 def quartiles(milliseconds: list[float]) -> tuple[float, float, float]:
@@ -172,35 +240,66 @@ def quartiles(milliseconds: list[float]) -> tuple[float, float, float]:
     return middle, low, high
 
 
-def main() -> None:
-    """Measure, print the table, write the results."""
-    parser = argparse.ArgumentParser(description="time of one decision and size of the engine's state")
-    parser.add_argument("--quick", action="store_true", help="9 decisions instead of 41")
-    num_decisions = 9 if parser.parse_args().quick else 41
-    table = {num_tasks: measure(num_tasks, num_decisions=num_decisions) for num_tasks in SIZES}
+def missed_aims(table: dict[str, Result], states: dict[str, float], signals: SignalRates) -> list[str]:
+    """One sentence for every figure that misses its aim."""
+    missed: list[str] = []
+    for size, limit in MAX_DECISION_MS.items():
+        for name in (str(size), f"{size} + levels"):
+            if name in table and table[name].numeric_ms[0] > limit:
+                missed.append(f"{name} tasks: a decision takes {table[name].numeric_ms[0]:.2f} CPU ms, aim {limit:g}")
+    sizes = states | {f"heat, {name} tasks": result.state_bytes_per_task for name, result in table.items()}
+    missed += [
+        f"{name}: {size:.0f} bytes of state a task, aim {MAX_STATE_BYTES:.0f}"
+        for name, size in sizes.items()
+        if size > MAX_STATE_BYTES and not name.startswith("heat, 10 ")
+    ]
+    if signals.single < MIN_SIGNALS_PER_S:
+        missed.append(f"{signals.single:,.0f} signals a second in single calls, aim {MIN_SIGNALS_PER_S:,.0f}")
+    if signals.num_lost:
+        missed.append(f"{signals.num_lost} signals were lost")
+    return missed
 
-    print(f"one decision, CPU ms: median of {num_decisions - 1} (quartiles)")
-    columns = {
-        "tasks": 7,
-        "numeric": 26,
-        "record": 10,
-        "ledger": 26,
-        "wall": 9,
-        "line bytes": 12,
-        "state bytes a task": 28,
-    }
-    print("".join(f"{name:>{width}}" for name, width in columns.items()))
-    for num_tasks, result in table.items():
-        state = f"{result.state_json_bytes_per_task:.0f} JSON, {result.state_float64_bytes_per_task:.0f} float64"
-        print(
-            f"{num_tasks:>7,}{_cell(result.numeric_ms):>26}{result.record_ms:>10.2f}{_cell(result.ledger_ms):>26}"
-            f"{result.ledger_wall_ms[0]:>9.2f}{result.ledger_line_bytes:>12,}{state:>28}"
-        )
+
+def main() -> int:
+    """Measure, print the tables, write the results; 1 when an aim is missed under `--check`."""
+    parser = argparse.ArgumentParser(description="time of one decision, size of the engine's state, signals a second")
+    parser.add_argument("--quick", action="store_true", help="9 decisions instead of 41, fewer signals")
+    parser.add_argument("--check", action="store_true", help="exit 1 when a figure misses its aim")
+    options = parser.parse_args()
+    num_decisions = 9 if options.quick else 41
+    table = {str(size): measure(size, num_decisions=num_decisions) for size in SIZES}
+    for size in (1_000, 10_000):
+        table[f"{size} + levels"] = measure(size, num_decisions=num_decisions, with_levels=True)
+    states = states_of_all_policies()
+    signals = measure_signals(num_evaluations=3 if options.quick else 10)
+    show(table, states, signals, num_decisions=num_decisions)
     RESULTS.parent.mkdir(exist_ok=True)
     machine = {"processor": platform.machine(), "num_cpus": os.cpu_count(), "numpy": np.__version__}
-    sizes = {str(num_tasks): asdict(result) for num_tasks, result in table.items()}
-    RESULTS.write_text(json.dumps({"unit": "CPU milliseconds", "machine": machine, "tasks": sizes}, indent=2) + "\n")
+    found = {"tasks": {name: asdict(result) for name, result in table.items()}, "state_bytes_per_task": states}
+    written = {"unit": "CPU milliseconds", "machine": machine, **found, "signals_per_s": asdict(signals)}
+    RESULTS.write_text(json.dumps(written, indent=2) + "\n")
     print(f"written to {RESULTS}")
+    missed = missed_aims(table, states, signals)
+    print("\n".join(f"missed: {line}" for line in missed) if missed else "every aim is met")
+    return int(options.check and bool(missed))
+
+
+def show(table: dict[str, Result], states: dict[str, float], signals: SignalRates, *, num_decisions: int) -> None:
+    """Print all that was measured."""
+    print(f"one decision, CPU ms: median of {num_decisions - 1} (quartiles)")
+    columns = {"tasks": 15, "numeric": 20, "record": 9, "ledger": 24, "wall": 9, "line bytes": 12, "state a task": 14}
+    print("".join(f"{name:>{width}}" for name, width in columns.items()))
+    for name, result in table.items():
+        print(
+            f"{name:>15}{_cell(result.numeric_ms):>20}{result.record_ms:>9.2f}{_cell(result.ledger_ms):>24}"
+            f"{result.ledger_wall_ms[0]:>9.2f}{result.ledger_line_bytes:>12,}{result.state_bytes_per_task:>14.0f}"
+        )
+    print("bytes of state a task, 1,000 tasks with levels, everything known:")
+    print("  " + ", ".join(f"{name} {size:.0f}" for name, size in states.items()))
+    print(
+        f"signals a second into the actor: {signals.single:,.0f} in single calls, {signals.batched:,.0f} in calls of "
+        f"{signals.batch_size}; {signals.num_sent:,} sent, {signals.num_lost} lost"
+    )
 
 
 def _cell(quartiles_ms: tuple[float, float, float]) -> str:
@@ -209,4 +308,4 @@ def _cell(quartiles_ms: tuple[float, float, float]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -45,7 +45,7 @@ from evalsvc.evaluator import FinalScore
 from scheduler.actor import HeatEngineActor
 from scheduler.engine import HeatEngine
 from scheduler.errors import ConfigError, ResourceError, RunFailedError
-from scheduler.ledger import read_ledger
+from scheduler.ledger import read_ledger, write_setup
 from scheduler.records import AttemptRecord, CheckpointRecord, DecisionRecord
 from train.checkpoint_storage import storage_at
 from train.config import SplitName
@@ -163,9 +163,10 @@ class Driver:
 
     def _start_actors(self) -> tuple[Any, Any]:
         setup, prepared = self.inputs.engine, self.inputs.prepared
+        write_setup(self.directory.ledger, setup)
         engine: Any = HeatEngineActor.options(
             name=self.engine_name, namespace=self.namespace, **_engine_place(self.launch)
-        ).remote(setup.model_dump_json(), str(self.directory.ledger))
+        ).remote(str(self.directory.ledger))
         ray.get(engine.ready.remote())
         job = EvaluationJob(
             model=self.config.model,

@@ -13,9 +13,9 @@ import ray
 
 from scheduler.allocation import Allocation
 from scheduler.keeper import HeatKeeper
+from scheduler.ledger import read_setup
 from scheduler.plan import MixturePlan
 from scheduler.selection import Ranked, SelectionRule
-from scheduler.setup import EngineSetup
 from scheduler.signals import IntervalReport, TaskSignal
 
 
@@ -39,10 +39,10 @@ class Pulse:
 
 @ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)
 class HeatEngineActor:
-    """One run's engine. `setup_json` is an `EngineSetup`; the ledger file is created or replayed."""
+    """One run's engine. The ledger file is created or replayed; its setup lies beside it (`scheduler.ledger`)."""
 
-    def __init__(self, setup_json: str, ledger_path: str) -> None:
-        self._keeper = HeatKeeper.open(Path(ledger_path), EngineSetup.model_validate_json(setup_json))
+    def __init__(self, ledger_path: str) -> None:
+        self._keeper = HeatKeeper.open(Path(ledger_path), read_setup(Path(ledger_path)))
         self._decided = asyncio.Condition()
         self._stop = False
         self._pulse = Pulse(step=0, loss=0.0, samples_per_s=0.0)

@@ -69,9 +69,12 @@ class Curriculum:
 
     def orders(self) -> tuple[tuple[int, ...], ...]:
         """Levels by place per task, for a plan; empty while every task has its rows' own order."""
-        if (self.order == np.arange(self.order.shape[1])).all():
+        if self._in_rows_order():
             return ()
         return tuple(self._order_of(task) for task in range(len(self.names)))
+
+    def _in_rows_order(self) -> bool:
+        return bool((self.order == np.arange(self.order.shape[1])).all())
 
     def observe(self, evaluation: Evaluation, *, progress: float) -> tuple[LevelMove, ...]:
         """Fold in one evaluation; answer which tasks' windows move with the next plan, in the order of the tasks.
@@ -80,7 +83,7 @@ class Curriculum:
             evaluation: Its signals; tasks without counts by level stay as they are.
             progress: Share of the run that is over when the next plan begins.
         """
-        probes, successes = evaluation.by_level(self.order.shape[1])
+        probes, successes = evaluation.level_probes, evaluation.level_successes
         found = self._judge(probes, successes)
         config, judged = self.config, found.num_probes > 0
         passed, failed = found.lower > config.promote_at, found.upper < config.demote_at
@@ -93,18 +96,18 @@ class Curriculum:
         return (*moves, *self._open_all(progress))
 
     def _judge(self, probes: Array, successes: Array) -> "_Found":
-        """What the probes [K, L] of the levels now open say."""
-        places = np.arange(self.order.shape[1])
-        open_places = (places >= self.phase[:, None]) & (places <= self.last[:, None])
-        is_open = np.zeros_like(open_places)
-        np.put_along_axis(is_open, self.order, open_places, axis=1)
-        num_probes, right = (probes * is_open).sum(axis=1), (successes * is_open).sum(axis=1)
+        """What the probes [L, K] of the levels now open say."""
+        if not self._in_rows_order():
+            probes, successes = (np.take_along_axis(counts, self.order.T, axis=0) for counts in (probes, successes))
+        last, places = self.last, range(self.order.shape[1])
+        is_open = [(self.phase <= place) & (place <= last) for place in places]
+        num_probes, right = (sum(counts[place] * is_open[place] for place in places) for counts in (probes, successes))
         return _Found(num_probes, right, *wilson(right, num_probes, self._z))
 
     def _promote(self, task: int, found: "_Found", probes: Array, successes: Array) -> LevelMove:
         before, row = self._order_of(task), int(self.passes[task])
         if self.config.rescore:
-            after = rescored(before, *wilson(successes[task], probes[task], self._z))
+            after = rescored(before, *wilson(successes[:, task], probes[:, task], self._z))
             self.order[task, : len(after)] = after
         self._enter(task, int(self.phase[task]) + 1)
         threshold = self.config.promote_at

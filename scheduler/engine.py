@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scheduler.allocation import ALL_PROBES, Allocation
+from scheduler.arrays import packed, unpacked
 from scheduler.epochs import EpochCaps
 from scheduler.errors import StateError
 from scheduler.evaluation import Evaluation
@@ -25,7 +26,6 @@ from scheduler.heat import HeatTracker
 from scheduler.plan import MixturePlan
 from scheduler.policies import Evidence, History, Hold, Target, answer, resolve
 from scheduler.policies.base import Driver
-from scheduler.policies.history import arrays, plain
 from scheduler.prior import base_samples, prior_weights
 from scheduler.probe_planning import first_probes, next_probes
 from scheduler.progression import Progression, Step
@@ -102,6 +102,8 @@ class HeatEngine:
             weights=tuple(self.guards.initial(self._epochs_left(self.prior, effective_step=0)).tolist()),
             **stage_exposure(setup, stage=1, curriculum=self.progression.curriculum_of(1))._asdict(),
         )
+        self._weights_of, self._weights = self.plan, np.array(self.plan.weights)
+        self._num_levels = max(map(len, setup.level_sizes), default=0)
         self.probes = first_probes(setup)
         self._pending: dict[int, Evaluation] = {}
         self._is_long_tail = np.array([task.tier == "long_tail" for task in setup.tasks])
@@ -134,7 +136,7 @@ class HeatEngine:
 
     def _buffer(self, step: int) -> Evaluation:
         if step not in self._pending:
-            self._pending[step] = Evaluation(len(self.setup.tasks))
+            self._pending[step] = Evaluation(len(self.setup.tasks), self._num_levels)
         return self._pending[step]
 
     def observe_interval(self, report: IntervalReport) -> None:
@@ -291,7 +293,7 @@ class HeatEngine:
         )
 
     def _facts(self, effective_step: int) -> GuardFacts:
-        previous = np.array(self.plan.weights)
+        previous = self._plan_weights()
         return GuardFacts(
             previous=previous,
             progress=effective_step / self.setup.total_steps,
@@ -300,6 +302,12 @@ class HeatEngine:
             frozen_tasks=self.progression.frozen_tasks,
             max_change=self.progression.states.max_change(late_max_change=self.guards.config.late_max_change),
         )
+
+    def _plan_weights(self) -> NDArray[np.float64]:
+        """Weights [K] of the current plan, as an array made once a plan."""
+        if self._weights_of is not self.plan:
+            self._weights_of, self._weights = self.plan, np.array(self.plan.weights)
+        return self._weights
 
     def _epochs_left(self, weights: NDArray[np.float64], *, effective_step: int) -> NDArray[np.float64]:
         return self._epoch_caps.weights_left(
@@ -331,10 +339,10 @@ class HeatEngine:
             "history": self.history.state_dict(),
             "stages": self.stages.state_dict(),
             "progression": self.progression.state_dict(),
-            "policy": {name: plain(array) for name, array in self.policy_memory.items()},
+            "policy": {name: packed(array) for name, array in self.policy_memory.items()},
             "plan": self.plan.to_fields(),
             "pending": [signal.to_fields() for one in self._pending.values() for signal in one.signals.values()],
-            "served": self.served.tolist(),
+            "served": packed(self.served),
             "served_step": self.served_step,
             "probes": list(self.probes.num_probes),
         }
@@ -343,9 +351,11 @@ class HeatEngine:
         """Inverse of `state_dict`. Raises StateError on unknown or missing keys or another number of tasks."""
         if state.keys() != _STATE_KEYS:
             raise StateError(f"engine state has the keys {sorted(state)}; expected {sorted(_STATE_KEYS)}")
-        for name, values in (("plan.weights", state["plan"]["weights"]), ("served", state["served"])):
-            if len(values) != len(self.served):
-                raise StateError(f"{name} is for {len(values)} tasks; this run has {len(self.served)}")
+        if len(state["plan"]["weights"]) != len(self.served):
+            raise StateError(
+                f"plan.weights is for {len(state['plan']['weights'])} tasks; this run has {len(self.served)}"
+            )
+        served = unpacked({"served": state["served"]}, {"served": self.served.shape}, what="engine")["served"]
         unknown = {signal["task"] for signal in state["pending"]} - self.index_of.keys()
         if unknown:
             raise StateError(f"the state holds signals of {sorted(unknown)}, which are not tasks of this run")
@@ -355,13 +365,13 @@ class HeatEngine:
         self.progression.load_state_dict(state["progression"])
         empty = self._rules[self.stages.stage - 1].first_memory(len(self.served))
         expected = {name: array.shape for name, array in empty.items()}
-        self.policy_memory = arrays(state["policy"], expected, what="policy")
+        self.policy_memory = unpacked(state["policy"], expected, what="policy")
         self.plan = MixturePlan.from_fields(state["plan"])
         self._pending = {}
         for fields in state["pending"]:
             signal = TaskSignal.from_fields(fields)
             self._buffer(signal.step).add(self.index_of[signal.task], signal)
-        self.served = np.array(state["served"], dtype=np.float64)
+        self.served = served
         self.served_step = state["served_step"]
         self.probes = self.probes._replace(num_probes=tuple(state["probes"]))
 
@@ -375,7 +385,7 @@ class HeatEngine:
         stage = state["stages"]["stage"] - 1
         if self.setup.stage_policies[stage] != of.stage_policies[stage]:
             memory = self._rules[stage].first_memory(len(self.served))
-            state = {**state, "policy": {name: plain(array) for name, array in memory.items()}}
+            state = {**state, "policy": {name: packed(array) for name, array in memory.items()}}
         self.load_state_dict({**state, "progression": self.progression.inherited(state["progression"], of=of)})
         if self.setup.mixture.allocation != of.mixture.allocation:
             self.probes = first_probes(self.setup)

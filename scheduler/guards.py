@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from scheduler.arrays import clip
 from scheduler.errors import ConfigError
 from scheduler.setup import EngineSetup, GuardConfig
 from scheduler.simplex import project, softmax, step_towards
@@ -19,7 +20,9 @@ from scheduler.simplex import project, softmax, step_towards
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
-_GUARDS = ("", "step limit", "overfit freeze", "overfit guard", "core hold", "floor", "epoch cap", "ceiling")
+_GUARDS = np.array(
+    ("", "step limit", "overfit freeze", "overfit guard", "core hold", "floor", "epoch cap", "ceiling"), dtype=object
+)
 _VISIBLE = 1e-6
 _ROUNDING = 1e-12
 
@@ -89,29 +92,27 @@ class Guards:
         weights, _ = step_towards(facts.previous, bounded, min(self.max_change(facts.progress), facts.max_change))
         raised = (bounded <= lower + _ROUNDING) & (asked < lower - _VISIBLE)
         lowered = (bounded >= upper - _ROUNDING) & (asked > upper + _VISIBLE)
-        codes = np.select(
-            [
-                np.abs(weights - bounded) > _VISIBLE,
-                facts.frozen_tasks,
-                cooled,
-                raised & (lower > self.floor),
-                raised,
-                lowered & (upper < self.ceiling),
-                lowered,
-            ],
-            range(1, len(_GUARDS)),
-            default=0,
-        )
-        return Guarded(weights=weights, target=asked, held_by=tuple(_GUARDS[code] for code in codes.tolist()))
+        held = np.zeros(len(weights), dtype=np.intp)
+        for code, where in (
+            (7, lowered),
+            (6, lowered & (upper < self.ceiling)),
+            (5, raised),
+            (4, raised & (lower > self.floor)),
+            (3, cooled),
+            (2, facts.frozen_tasks),
+            (1, np.abs(weights - bounded) > _VISIBLE),
+        ):
+            held[where] = code
+        return Guarded(weights=weights, target=asked, held_by=tuple(_GUARDS[held].tolist()))
 
     def _bounds(self, epochs_left: Array) -> tuple[Array, Array]:
         """Least and greatest weights [K]; both wishes give way in proportion where no mixture could grant them."""
-        upper = np.clip(epochs_left, self.floor, self.ceiling)
+        upper = clip(epochs_left, self.floor, self.ceiling)
         missing = 1.0 - float(upper.sum())
         if missing > 0.0:
             room = self.ceiling - upper
             upper = np.minimum(upper + room * (missing / max(float(room.sum()), missing)), self.ceiling)
-        wish = np.where(self.held_core, np.clip(self.prior, self.floor, upper) - self.floor, 0.0)
+        wish = np.where(self.held_core, clip(self.prior, self.floor, upper) - self.floor, 0.0)
         spare = 1.0 - float(self.floor.sum())
         granted = min(1.0, max(spare, 0.0) / max(float(wish.sum()), 1e-300))
         return np.minimum(self.floor + wish * granted, upper), upper

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scheduler.errors import StateError
+from scheduler.arrays import clip, packed, unpacked
 from scheduler.evaluation import Evaluation
 from scheduler.learnability import Learnability
 from scheduler.setup import HeatConfig
@@ -92,12 +92,9 @@ class HeatTracker:
         self._remember(evaluation, overfit_tolerance)
         self._components(evaluation)
         self.learnability.update(
-            measured,
+            evaluation,
             step=step,
             served=served,
-            loss=evaluation["loss"],
-            score=evaluation["score"],
-            num_probes=evaluation["num_probes"],
             trend=self.trend,
             target=self.target_scores,
             base_samples=self.base_samples,
@@ -105,51 +102,52 @@ class HeatTracker:
         )
         raw = self._mix_components()
         keep = self.config.kept_ratio
-        state.heat = np.where(measured, np.where(first, raw, keep * state.heat + (1.0 - keep) * raw), state.heat)
+        state.heat = evaluation.choice()(np.where(first, raw, keep * state.heat + (1.0 - keep) * raw), state.heat)
         self._discount_stale(measured)
 
     def _remember(self, evaluation: Evaluation, tolerance: float) -> None:
         state, measured = self.state, evaluation.measured
-        loss, score = evaluation["loss"], evaluation["score"]
+        loss, score, choose = evaluation["loss"], evaluation["score"], evaluation.choice()
         worse = measured & (loss / (1.0 + tolerance) > state.best_loss) & (score <= state.best_score)
-        state.overfit = np.where(worse, state.overfit + 1.0, np.where(measured, 0.0, state.overfit))
-        state.loss = np.where(measured, loss, state.loss)
-        state.best_loss = np.where(measured, np.minimum(state.best_loss, loss), state.best_loss)
-        state.score = np.where(measured, score, state.score)
-        state.best_score = np.where(measured, np.maximum(state.best_score, score), state.best_score)
+        state.overfit = np.where(worse, state.overfit + 1.0, state.overfit * ~measured)
+        state.loss = choose(loss, state.loss)
+        state.best_loss = choose(np.minimum(state.best_loss, loss), state.best_loss)
+        state.score = choose(score, state.score)
+        state.best_score = choose(np.maximum(state.best_score, score), state.best_score)
 
     def _components(self, evaluation: Evaluation) -> None:
-        state, measured, level = self.state, evaluation.measured, np.clip(self.trend.level, 0.0, 1.0)
+        state, level = self.state, clip(self.trend.level, 0.0, 1.0)
+        choose = evaluation.choice()
         spread = np.sqrt(evaluation["score_variance"]) / np.maximum(evaluation["sampled_score"], 1e-3)
-        state.variance = np.where(measured, spread / (1.0 + spread), state.variance)
-        state.format_compliance = np.where(measured, evaluation["format_compliance"], state.format_compliance)
+        state.variance = choose(spread / (1.0 + spread), state.variance)
+        state.format_compliance = choose(evaluation["format_compliance"], state.format_compliance)
 
         people = self.config.human_review_weight
         rejected = evaluation["num_rejected"] + people * evaluation["num_human_rejected"]
         reviewed = evaluation["num_reviewed"] + people * evaluation["num_human_reviewed"]
-        state.rejected = np.where(measured, rejected, state.rejected)
-        state.reviewed = np.where(measured, reviewed, state.reviewed)
+        state.rejected = choose(rejected, state.rejected)
+        state.reviewed = choose(reviewed, state.reviewed)
         all_reviewed = float(state.reviewed.sum())
         pooled = float(state.rejected.sum()) / all_reviewed if all_reviewed > 0.0 else 0.0
         prior = self.config.rejection_prior_reviews
-        shrunk = np.clip((state.rejected + prior * pooled) / (state.reviewed + prior), 0.0, 1.0)
-        state.rejection = np.where(measured, shrunk, state.rejection)
+        shrunk = clip((state.rejected + prior * pooled) / (state.reviewed + prior), 0.0, 1.0)
+        state.rejection = choose(shrunk, state.rejection)
 
-        gap = np.clip((self.target_scores - level) / self.target_scores, 0.0, 1.0)
-        state.gap = np.where(measured, gap, state.gap)
-        self._decay(measured, level)
+        gap = clip((self.target_scores - level) / self.target_scores, 0.0, 1.0)
+        state.gap = choose(gap, state.gap)
+        self._decay(evaluation, level)
 
-    def _decay(self, measured: Mask, level: Array) -> None:
-        state, trend = self.state, self.trend
+    def _decay(self, evaluation: Evaluation, level: Array) -> None:
+        state, trend, choose = self.state, self.trend, evaluation.choice()
         drop = np.maximum(state.best_level - level, 0.0)
         drop_error = np.sqrt(trend.level_variance + state.best_level_variance + 1e-12)
         drop_support = _support(drop / (2.0 * drop_error))
         slope_support = _support(np.abs(trend.slope) / np.sqrt(np.maximum(trend.slope_variance, 1e-12)))
         falling = slope_support * np.maximum(-trend.slope, 0.0)
         relative = (falling + drop_support * drop) / np.maximum(state.best_level, 0.1)
-        state.decay = np.where(measured, np.clip(relative, 0.0, 1.0), state.decay)
+        state.decay = choose(clip(relative, 0.0, 1.0), state.decay)
         shown = np.minimum(level, state.best_score)
-        record = measured & (shown > state.best_level)
+        record = evaluation.measured & (shown > state.best_level)
         state.best_level_variance = np.where(record, trend.level_variance, state.best_level_variance)
         state.best_level = np.where(record, shown, state.best_level)
 
@@ -161,7 +159,7 @@ class HeatTracker:
             + config.rejection_weight * state.rejection
             + config.gap_weight * state.gap
         )
-        return np.clip(mixed / config.total_weight, 0.0, 1.0)
+        return clip(mixed / config.total_weight, 0.0, 1.0)
 
     def _discount_stale(self, measured: Mask) -> None:
         if measured.all() or not measured.any():
@@ -182,28 +180,17 @@ class HeatTracker:
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """JSON-able copy of the memory; infinities as None."""
-        return {
-            name: [_plain(value) for value in getattr(owner, attribute).tolist()]
-            for name, (owner, attribute) in self._arrays().items()
-        }
+        """JSON-able copy of the memory."""
+        return {name: packed(getattr(owner, attribute)) for name, (owner, attribute) in self._arrays().items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Inverse of `state_dict`. Raises StateError on unknown or missing keys or another number of tasks."""
         places = self._arrays()
-        if state.keys() != places.keys():
-            raise StateError(f"heat state has the keys {sorted(state)}; expected {sorted(places)}")
-        for name, values in state.items():
-            if len(values) != len(self.target_scores):
-                raise StateError(f"{name} is for {len(values)} tasks; this run has {len(self.target_scores)}")
+        found = unpacked(state, dict.fromkeys(places, self.target_scores.shape), what="heat")
+        for name, values in found.items():
             owner, attribute = places[name]
-            dtype = bool if attribute == "seen" else float
-            setattr(owner, attribute, np.array([np.inf if v is None else v for v in values], dtype=dtype))
+            setattr(owner, attribute, values > 0.0 if attribute == "seen" else values)
 
 
 def _support(z: Array) -> Array:
-    return np.clip(z - 1.0, 0.0, 1.0)
-
-
-def _plain(value: Any) -> Any:
-    return None if isinstance(value, float) and not np.isfinite(value) else value
+    return clip(z - 1.0, 0.0, 1.0)

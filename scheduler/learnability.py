@@ -39,6 +39,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from scheduler.arrays import Choose, clip
+from scheduler.evaluation import Evaluation
 from scheduler.setup import HeatConfig
 from scheduler.trend import Trend, observation_variance
 
@@ -98,29 +100,29 @@ class Lines:
         )
         self.start_n = np.where(where, n, self.start_n)
 
-    def add(self, n: Array, log_loss: Array, score: Array, where: Mask) -> None:
-        """Take in a point of weight 1 (West's weighted update, Comm. ACM 22 (1979), 532)."""
+    def add(self, n: Array, log_loss: Array, score: Array, choose: Choose) -> None:
+        """Take in a point of weight 1 for the tasks `choose` chooses (West's update, Comm. ACM 22 (1979), 532)."""
         weight = self.weight + 1.0
         part = self.weight / weight
         off_n, off_l, off_y = n - self.mean_n, log_loss - self.mean_l, score - self.mean_y
-        self.nn = np.where(where, self.nn + part * off_n**2, self.nn)
-        self.nl = np.where(where, self.nl + part * off_n * off_l, self.nl)
-        self.ll = np.where(where, self.ll + part * off_l**2, self.ll)
-        self.ny = np.where(where, self.ny + part * off_n * off_y, self.ny)
-        self.mean_n = np.where(where, self.mean_n + off_n / weight, self.mean_n)
-        self.mean_l = np.where(where, self.mean_l + off_l / weight, self.mean_l)
-        self.mean_y = np.where(where, self.mean_y + off_y / weight, self.mean_y)
-        self.weight = np.where(where, weight, self.weight)
-        self.last_n = np.where(where, n, self.last_n)
+        self.nn = choose(self.nn + part * off_n**2, self.nn)
+        self.nl = choose(self.nl + part * off_n * off_l, self.nl)
+        self.ll = choose(self.ll + part * off_l**2, self.ll)
+        self.ny = choose(self.ny + part * off_n * off_y, self.ny)
+        self.mean_n = choose(self.mean_n + off_n / weight, self.mean_n)
+        self.mean_l = choose(self.mean_l + off_l / weight, self.mean_l)
+        self.mean_y = choose(self.mean_y + off_y / weight, self.mean_y)
+        self.weight = choose(weight, self.weight)
+        self.last_n = choose(n, self.last_n)
 
     def slopes(self) -> tuple[Array, Array]:
         """Of log loss and of the score, per sample [K]; 0 where a line has no two points apart."""
         safe = np.where(self.nn > 0.0, self.nn, np.inf)
         return self.nl / safe, self.ny / safe
 
-    def loss_variance(self) -> Array:
-        """Variance [K] of a single log loss about its line."""
-        residual = np.maximum(self.ll - self.slopes()[0] * self.nl, 0.0)
+    def loss_variance(self, slope: Array) -> Array:
+        """Variance [K] of a single log loss about its line, whose slope is given."""
+        residual = np.maximum(self.ll - slope * self.nl, 0.0)
         points = np.maximum(self.weight - 2.0, 0.0)
         return (_PRIOR_POINTS * _PRIOR_SIGMA**2 + residual) / (_PRIOR_POINTS + points)
 
@@ -150,40 +152,38 @@ class Learnability:
 
     def update(
         self,
-        measured: Mask,
+        evaluation: Evaluation,
         *,
         step: int,
         served: Array,
-        loss: Array,
-        score: Array,
-        num_probes: Array,
         trend: Trend,
         target: Array,
         base_samples: Array,
         config: HeatConfig,
     ) -> None:
-        """Fold in one evaluation of the tasks in `measured` [K]; `trend` has it already."""
+        """Fold in one evaluation; `trend` has it already."""
+        measured, score, choose = evaluation.measured, evaluation["score"], evaluation.choice()
         horizon = config.stall_horizon_ratio * np.maximum(base_samples, base_samples.mean())
-        log_loss = np.log(np.maximum(loss, 1e-6))
-        lines, num_probes = self.lines, np.maximum(num_probes, 1.0)
-        expected = np.where(lines.weight > 0.0, np.clip(lines.mean_y, 0.0, 1.0), score)
+        log_loss = np.log(np.maximum(evaluation["loss"], 1e-6))
+        lines, num_probes = self.lines, np.maximum(evaluation["num_probes"], 1.0)
+        expected = np.where(lines.weight > 0.0, clip(lines.mean_y, 0.0, 1.0), score)
         noise = np.maximum(observation_variance(score, num_probes), observation_variance(expected, num_probes))
         lines.forget(horizon / 2, served, measured)
         broken = measured & _breaks(lines, served, log_loss, score, noise)
         lines.restart(served, broken | (measured & (lines.weight == 0.0)))
-        lines.add(served, log_loss, score, measured)
+        lines.add(served, log_loss, score, choose)
         gap = np.maximum(target - trend.level, 0.0)
         reach = _reach(lines, noise, horizon=horizon, gap=gap)
         patient = served - lines.start_n < config.stall_patience_ratio * base_samples
-        wanted = np.clip(reach / config.stall_full_reach, config.min_learnability, 1.0)
-        concern = np.clip(2.0 * gap / target / max(config.stall_min_gap, 1e-9) - 1.0, 0.0, 1.0)
+        wanted = clip(reach / config.stall_full_reach, config.min_learnability, 1.0)
+        concern = clip(2.0 * gap / target / max(config.stall_min_gap, 1e-9) - 1.0, 0.0, 1.0)
         wanted = np.where(patient, 1.0, 1.0 - concern * (1.0 - wanted))
         self.progress_step = np.where(measured & (wanted >= 1.0), step, self.progress_step)
         self._recognise_noise(measured, wanted)
         self._recognise_solved(measured, step=step, trend=trend, target=target)
-        moved = np.clip(wanted, self.value / 2.0, self.value * 2.0)
+        moved = clip(wanted, self.value / 2.0, self.value * 2.0)
         moved = np.where(self.noise_step >= 0, config.min_learnability, moved)
-        self.value = np.where(measured, moved, self.value)
+        self.value = choose(moved, self.value)
 
     def recognised(self) -> Recognised:
         """What every task is recognised as."""
@@ -211,7 +211,7 @@ def _breaks(lines: Lines, n: Array, log_loss: Array, score: Array, score_varianc
     off_l = log_loss - lines.mean_l - slope_l * ahead
     off_y = score - lines.mean_y - slope_y * ahead
     known = lines.weight > 0.0
-    lower_loss = off_l < -_BREAK * np.sqrt(lines.loss_variance() * spread)
+    lower_loss = off_l < -_BREAK * np.sqrt(lines.loss_variance(slope_l) * spread)
     other_score = np.abs(off_y) > _BREAK * np.sqrt(score_variance * spread)
     return known & (lower_loss | other_score)
 
@@ -221,8 +221,8 @@ def _reach(lines: Lines, score_variance: Array, *, horizon: Array, gap: Array) -
     slope_l, slope_y = lines.slopes()
     no_line = lines.nn <= 0.0
     depth = np.where(no_line, 1.0, lines.nn)
-    fall = np.sqrt(lines.loss_variance() / depth) - slope_l
+    fall = np.sqrt(lines.loss_variance(slope_l) / depth) - slope_l
     rise = slope_y - np.sqrt(score_variance / depth)
-    of_loss = -np.expm1(-np.clip(horizon * fall, 0.0, 50.0))
-    of_gap = np.clip(horizon * rise / np.maximum(gap, 1e-3), 0.0, 1.0)
+    of_loss = -np.expm1(-clip(horizon * fall, 0.0, 50.0))
+    of_gap = clip(horizon * rise / np.maximum(gap, 1e-3), 0.0, 1.0)
     return np.where(no_line, 1.0, np.maximum(of_loss, of_gap))

@@ -1,4 +1,4 @@
-"""The ledger file: append-only, one JSON record a line, readable while it is written.
+"""The ledger file: append-only, one JSON record a line, readable while it is written; and the setup beside it.
 
 A line is complete or it is not there: a torn last line (the writer was killed in the middle) is cut off on opening.
 """
@@ -11,8 +11,32 @@ from typing import IO
 
 from scheduler.errors import LedgerError
 from scheduler.records import SCHEMA_VERSION, CheckpointRecord, DecisionRecord, Record, from_json, to_json
+from scheduler.setup import EngineSetup
 
 LEDGER_FILE = "ledger/ledger.jsonl"
+_SETUP_FILE = "setup.json"
+
+
+def write_setup(ledger_path: Path, setup: EngineSetup) -> None:
+    """Write the setup beside the ledger, whole or not at all: the engine's actor reads it whenever it is started.
+
+    An actor that came back must not depend on what its first constructor was given: an argument of 100 kB and more,
+    such as the cards of a thousand tasks, lies in the object store and may be gone with its node.
+    """
+    place = ledger_path.with_name(_SETUP_FILE)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = place.with_suffix(".unfinished")
+    unfinished.write_text(setup.model_dump_json(), encoding="utf-8")
+    unfinished.replace(place)
+
+
+def read_setup(ledger_path: Path) -> EngineSetup:
+    """What `write_setup` wrote beside the ledger at `ledger_path`. Raises LedgerError where it cannot be read."""
+    place = ledger_path.with_name(_SETUP_FILE)
+    try:
+        return EngineSetup.model_validate_json(place.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise LedgerError(f"{place}: no setup of an engine can be read here; start the run again: {error}") from error
 
 
 class LedgerWriter:

@@ -211,8 +211,11 @@ class RunMemory:
         return self._checkpoints[step].engine if step in self._checkpoints else None
 
     def take_checkpoint(self, step: int) -> dict[str, Any]:
-        """Engine state for the checkpoint at `step`."""
-        taken = _Checkpoint(self.engine.state_dict(), tuple(self.plans))
+        """Engine state for the checkpoint at `step`, without signals of evaluations that are still going on.
+
+        Who goes on from it has those evaluated anew.
+        """
+        taken = _Checkpoint({**self.engine.state_dict(), "pending": []}, tuple(self.plans))
         self._checkpoints = dict([*self._checkpoints.items(), (step, taken)][-_KEPT_CHECKPOINTS:])
         return taken.engine
 

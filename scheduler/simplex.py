@@ -9,6 +9,8 @@ has the solution w_i = clip(c · p_i, lower_i, upper_i) for one scale c > 0; c i
 import numpy as np
 from numpy.typing import NDArray
 
+from scheduler.arrays import clip
+
 Weights = NDArray[np.float64]
 
 _LOWEST_LOGIT = -600.0
@@ -45,21 +47,23 @@ def project(logits: Weights, lower: Weights, upper: Weights) -> Weights:
     room = 1.0 - float(weights[~free].sum())
     if free.any() and room > 0.0:
         weights[free] = odds[free] * (room / odds[free].sum())
-    return np.clip(weights, lower, upper)
+    return clip(weights, lower, upper)
 
 
 def _odds(logits: Weights) -> Weights:
     """exp(logits) over its largest entry: in [exp(-600), 1], so that no quotient of two weights overflows."""
-    finite = np.clip(np.where(np.isnan(logits), -np.inf, logits), -_LARGEST_LOGIT, _LARGEST_LOGIT)
+    finite = clip(np.where(np.isnan(logits), -np.inf, logits), -_LARGEST_LOGIT, _LARGEST_LOGIT)
     return np.exp(np.maximum(finite - finite.max(), _LOWEST_LOGIT))
 
 
 def _breakpoint(odds: Weights, lower: Weights, upper: Weights, breakpoints: Weights) -> float:
     """The first of the sorted breakpoints [2K] at which the clipped weights reach one, or the last."""
-    low, high = 0, len(breakpoints) - 1
+    low, high, weights = 0, len(breakpoints) - 1, np.empty_like(odds)
     while low < high:
         middle = (low + high) // 2
-        if np.clip(odds * breakpoints[middle], lower, upper).sum() < 1.0:
+        np.multiply(odds, breakpoints[middle], out=weights)
+        np.minimum(np.maximum(weights, lower, out=weights), upper, out=weights)
+        if np.add.reduce(weights) < 1.0:
             low = middle + 1
         else:
             high = middle
@@ -79,4 +83,4 @@ def step_towards(previous: Weights, target: Weights, max_change: float) -> tuple
     if change <= max_change:
         return target, False
     moved = previous + (target - previous) * (max_change / change)
-    return np.clip(moved, np.minimum(previous, target), np.maximum(previous, target)), True
+    return clip(moved, np.minimum(previous, target), np.maximum(previous, target)), True

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from scheduler.errors import StateError
+from scheduler.arrays import packed, unpacked
 from scheduler.evaluation import Evaluation
 from scheduler.policies.base import Array
 from scheduler.signals import TaskGradient
@@ -74,31 +74,31 @@ class History:
 
     def fold(self, evaluation: Evaluation) -> None:
         """Take in one evaluation; a training loss reported since the evaluation before counts for this one."""
-        fresh = evaluation.measured
+        choose = evaluation.choice()
         self.gradient_new = np.where(self.gradient_new == 1.0, 2.0, 0.0)
         self.evaluations = self.evaluations + 1.0
-        self.span = np.where(fresh, self.evaluations - self.measured_at, self.span)
-        self.measured_at = np.where(fresh, self.evaluations, self.measured_at)
+        self.span = choose(self.evaluations - self.measured_at, self.span)
+        self.measured_at = choose(self.evaluations, self.measured_at)
         self._fold_scores(evaluation)
         self._fold_exposure(evaluation)
         self._fold_train_loss()
 
     def _fold_scores(self, evaluation: Evaluation) -> None:
         fresh, score, loss = evaluation.measured, evaluation["score"], evaluation["loss"]
-        first = fresh & np.isnan(self.first_loss)
+        first, choose = fresh & np.isnan(self.first_loss), evaluation.choice()
         self.first_score = np.where(first, score, self.first_score)
         self.first_loss = np.where(first, loss, self.first_loss)
-        self.previous_score = np.where(fresh, self.score, self.previous_score)
-        self.previous_loss = np.where(fresh, self.loss, self.previous_loss)
-        self.score = np.where(fresh, score, self.score)
-        self.loss = np.where(fresh, loss, self.loss)
+        self.previous_score = choose(self.score, self.previous_score)
+        self.previous_loss = choose(self.loss, self.previous_loss)
+        self.score = choose(score, self.score)
+        self.loss = choose(loss, self.loss)
 
     def _fold_exposure(self, evaluation: Evaluation) -> None:
-        fresh, total = evaluation.measured, float(self.counted.sum())
-        self.exposure = np.where(fresh, np.maximum(self.counted - self.served_then, 0.0), self.exposure)
-        self.total_exposure = np.where(fresh, np.maximum(total - self.total_then, 0.0), self.total_exposure)
-        self.served_then = np.where(fresh, self.counted, self.served_then)
-        self.total_then = np.where(fresh, total, self.total_then)
+        choose, total = evaluation.choice(), float(self.counted.sum())
+        self.exposure = choose(np.maximum(self.counted - self.served_then, 0.0), self.exposure)
+        self.total_exposure = choose(np.maximum(total - self.total_then, 0.0), self.total_exposure)
+        self.served_then = choose(self.counted, self.served_then)
+        self.total_then = choose(np.full(len(self.counted), total), self.total_then)
 
     def _fold_train_loss(self) -> None:
         newest = self.reported_train_loss
@@ -110,35 +110,11 @@ class History:
         self.reported_train_loss = np.full_like(newest, np.nan)
 
     def state_dict(self) -> dict[str, Any]:
-        """JSON-able copy; NaN as None."""
-        return {field.name: plain(getattr(self, field.name)) for field in fields(self)}
+        """JSON-able copy."""
+        return {field.name: packed(getattr(self, field.name)) for field in fields(self)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Inverse of `state_dict`. Raises StateError on unknown or missing keys or another number of tasks."""
         expected = {field.name: getattr(self, field.name).shape for field in fields(self)}
-        for name, array in arrays(state, expected, what="history").items():
+        for name, array in unpacked(state, expected, what="history").items():
             setattr(self, name, array)
-
-
-def plain(array: Array) -> Any:
-    """Nested lists of the array's numbers (a number for a scalar); NaN as None."""
-    if array.ndim > 1:
-        return [plain(row) for row in array]
-    numbers = np.array(array, dtype=object)
-    numbers[np.isnan(array)] = None
-    return numbers.tolist()
-
-
-def arrays(state: Mapping[str, Any], expected: Mapping[str, tuple[int, ...]], *, what: str) -> dict[str, Array]:
-    """Inverse of `plain` for a mapping of arrays of the expected shapes.
-
-    Raises:
-        StateError: Unknown or missing keys, or an array of another shape.
-    """
-    if state.keys() != expected.keys():
-        raise StateError(f"{what} state has the keys {sorted(state)}; expected {sorted(expected)}")
-    found = {name: np.array(values, dtype=np.float64) for name, values in state.items()}
-    for name, array in found.items():
-        if array.shape != expected[name]:
-            raise StateError(f"{what}.{name} has the shape {array.shape}; this run needs {expected[name]}")
-    return found

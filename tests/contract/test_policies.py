@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from pydantic import TypeAdapter
 
+from scheduler.arrays import packed, unpacked
 from scheduler.policies import Evidence, Hold, Memory, Target, answer, resolve
-from scheduler.policies.history import arrays, plain
 from scheduler.policy_config import (
     AdaptivePolicy,
     AdoPolicy,
@@ -243,7 +243,7 @@ def test_a_policy_is_a_pure_function(policy: Any) -> None:
     first, second = play(policy, seen), play(policy, seen)
     for one, other in zip(first[0], second[0], strict=True):
         assert shares(one).tolist() == shares(other).tolist()
-    assert all(plain(first[1][name]) == plain(second[1][name]) for name in first[1])
+    assert all(packed(first[1][name]) == packed(second[1][name]) for name in first[1])
     for one, other in zip(seen, untouched, strict=True):
         for field in dataclasses.fields(Evidence):
             assert np.array_equal(getattr(one, field.name), getattr(other, field.name), equal_nan=True)
@@ -254,9 +254,9 @@ def test_a_memory_is_never_changed_in_place(policy: Any) -> None:
     rule = resolve(policy, run_setup())
     memory = rule.first_memory(NUM_TASKS)
     for seed in range(6):
-        before = {name: plain(array) for name, array in memory.items()}
+        before = {name: packed(array) for name, array in memory.items()}
         newer = answer(policy, rule, evidence(seed), memory).memory
-        assert {name: plain(array) for name, array in memory.items()} == before
+        assert {name: packed(array) for name, array in memory.items()} == before
         memory = newer
 
 
@@ -264,8 +264,8 @@ def test_a_memory_is_never_changed_in_place(policy: Any) -> None:
 def test_a_memory_goes_through_json_and_later_answers_are_the_same_bit_for_bit(policy: Any) -> None:
     rule = resolve(policy, run_setup())
     memory = play(policy, [evidence(seed) for seed in range(6)])[1]
-    written = json.loads(json.dumps({name: plain(array) for name, array in memory.items()}, allow_nan=False))
-    loaded = arrays(written, {name: array.shape for name, array in memory.items()}, what="policy")
+    written = json.loads(json.dumps({name: packed(array) for name, array in memory.items()}, allow_nan=False))
+    loaded = unpacked(written, {name: array.shape for name, array in memory.items()}, what="policy")
     for seed in range(6, 9):
         one, other = (answer(policy, rule, evidence(seed), state) for state in (memory, loaded))
         assert shares(one.outcome).tolist() == shares(other.outcome).tolist()

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from scheduler.arrays import packed
 from scheduler.engine import HeatEngine
 from scheduler.errors import ConfigError, StateError
 from scheduler.keeper import HeatKeeper, replay
@@ -92,10 +93,10 @@ def test_a_state_of_another_policy_is_refused(policy: Any) -> None:
     engine = HeatEngine(run_setup(4, policy=policy))
     state = engine.state_dict()
     with pytest.raises(StateError, match="policy state has the keys"):
-        engine.load_state_dict({**state, "policy": {**state["policy"], "more": [0.0] * 4}})
-    for name in state["policy"]:
-        with pytest.raises(StateError, match=f"policy.{name} has the shape"):
-            engine.load_state_dict({**state, "policy": {**state["policy"], name: [[[0.0]]]}})
+        engine.load_state_dict({**state, "policy": {**state["policy"], "more": packed(np.zeros(4))}})
+    for name, wrong in ((name, wrong) for name in state["policy"] for wrong in (packed(np.zeros(999)), [0.0] * 4)):
+        with pytest.raises(StateError, match=f"policy.{name} is no array of the shape"):
+            engine.load_state_dict({**state, "policy": {**state["policy"], name: wrong}})
 
 
 @every_policy

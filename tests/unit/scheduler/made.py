@@ -56,7 +56,8 @@ def signal(task: str = "a", *, step: int = 0, **fields: Any) -> TaskSignal:
 
 def evaluation(*signals: TaskSignal | None) -> Evaluation:
     """Signals of task 0, 1, …; None for a task that was not measured."""
-    made = Evaluation(len(signals))
+    num_levels = max(3, *(len(one.level_probes) for one in signals if one is not None), 0)
+    made = Evaluation(len(signals), num_levels)
     for index, one in enumerate(signals):
         if one is not None:
             made.add(index, one)

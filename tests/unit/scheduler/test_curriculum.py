@@ -131,12 +131,12 @@ def test_levels_change_places_only_where_the_difference_is_beyond_doubt() -> Non
 
 def test_late_in_the_run_every_window_reaches_the_hardest_level() -> None:
     climbing = curriculum((3, 1, 2), open_all_after=0.5)
-    assert climbing.observe(Evaluation(3), progress=0.49) == ()
-    moves = climbing.observe(Evaluation(3), progress=0.5)
+    assert climbing.observe(Evaluation(3, 3), progress=0.49) == ()
+    moves = climbing.observe(Evaluation(3, 3), progress=0.5)
     assert [(move.task, move.kind, move.window) for move in moves] == [("a", "opened", (0, 2))]
     assert climbing.windows() == ((0, 2), (0, 0), (0, 1))
-    assert climbing.observe(Evaluation(3), progress=0.9) == ()
-    assert curriculum(open_all_after=None).observe(Evaluation(1), progress=1.0) == ()
+    assert climbing.observe(Evaluation(3, 3), progress=0.9) == ()
+    assert curriculum(open_all_after=None).observe(Evaluation(1, 3), progress=1.0) == ()
 
 
 def test_its_state_comes_back_and_a_foreign_one_is_refused() -> None:

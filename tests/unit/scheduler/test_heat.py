@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from scheduler.arrays import packed, unpacked
 from scheduler.errors import StateError
 from scheduler.heat import HeatTracker
 from scheduler.setup import HeatConfig
@@ -180,8 +181,9 @@ def test_extreme_losses_and_counts_keep_the_memory_finite(loss: float) -> None:
     for _ in range(3):
         feed(heat, signal(loss=loss, num_probes=2**53, num_human_reviewed=2**53, num_human_rejected=2**53))
         feed(heat, signal(loss=loss / 2, num_probes=1, score=1.0, sampled_score=5e-324, score_variance=1.0))
-    values = [value for values in heat.state_dict().values() for value in values]
-    assert np.isfinite(np.array(values, dtype=float)).all()
+    state = heat.state_dict()
+    memory = unpacked(state, dict.fromkeys(state, (1,)), what="heat")
+    assert all(np.isfinite(values).all() for values in memory.values())
 
 
 def test_state_goes_into_json_and_back_with_tasks_that_were_never_measured() -> None:
@@ -196,6 +198,6 @@ def test_state_goes_into_json_and_back_with_tasks_that_were_never_measured() -> 
 def test_state_of_other_keys_or_another_number_of_tasks_is_refused() -> None:
     heat = tracker(2)
     with pytest.raises(StateError, match="keys"):
-        heat.load_state_dict({**heat.state_dict(), "heat.more": [0.0, 0.0]})
-    with pytest.raises(StateError, match="for 3 tasks; this run has 2"):
+        heat.load_state_dict({**heat.state_dict(), "heat.more": packed(np.zeros(2))})
+    with pytest.raises(StateError, match=r"no array of the shape \(2,\) of this run"):
         heat.load_state_dict(tracker(3).state_dict())

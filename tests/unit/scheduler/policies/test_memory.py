@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from scheduler.arrays import packed
 from scheduler.engine import HeatEngine
 from scheduler.errors import StateError
 from scheduler.policies.history import History
@@ -89,9 +90,9 @@ def test_a_report_with_a_column_for_another_number_of_tasks_is_refused(column: s
 def test_history_with_unknown_or_missing_keys_is_refused() -> None:
     state = History.new(2).state_dict()
     with pytest.raises(StateError, match="history state has the keys"):
-        History.new(2).load_state_dict({**state, "more": [0.0, 0.0]})
-    with pytest.raises(StateError, match="this run needs"):
-        History.new(2).load_state_dict({**state, "loss": [None] * 3})
+        History.new(2).load_state_dict({**state, "more": packed(np.zeros(2))})
+    with pytest.raises(StateError, match=r"no array of the shape \(2,\)"):
+        History.new(2).load_state_dict({**state, "loss": packed(np.zeros(3))})
 
 
 def test_a_decision_says_which_statistic_of_the_policy_moved_a_weight() -> None:
