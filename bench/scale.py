@@ -175,7 +175,7 @@ class _Rank:
         """Agree on a plan and sum what was trained; wall-clock milliseconds of that and of the bare collectives."""
         dist.barrier()
         started, cpu_started = time.perf_counter(), time.process_time()
-        agreed, _ = broadcast_plan(plan, stop=False, num_tasks=NUM_TASKS)
+        agreed, _ = broadcast_plan(plan, ending="", num_tasks=NUM_TASKS)
         assert_agreement(number, agreed.digest(), number * BATCH_SIZE)
         self._tally.gather()
         self.cpu_s += time.process_time() - cpu_started

@@ -66,7 +66,7 @@ class RayCoordinator:
         except (GetTimeoutError, RayActorError):
             logger.warning("step %d: the heat engine does not answer; keeping the old plan", step)
             return None
-        return PlanAnswer(plan=reply.plan, stop=reply.stop)
+        return PlanAnswer(plan=reply.plan, stop=reply.stop, roll_back_to=reply.roll_back_to)
 
     def publish(
         self,

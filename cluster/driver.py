@@ -46,7 +46,7 @@ from scheduler.actor import HeatEngineActor
 from scheduler.engine import HeatEngine
 from scheduler.errors import ConfigError, ResourceError, RunFailedError
 from scheduler.ledger import read_ledger, write_setup
-from scheduler.records import AttemptRecord, CheckpointRecord, DecisionRecord
+from scheduler.records import AttemptRecord, CheckpointRecord, DecisionRecord, RollbackRecord
 from train.checkpoint_storage import storage_at
 from train.config import SplitName
 from train.worker_job import WorkerJob, WorkerResult
@@ -238,9 +238,10 @@ class Driver:
                     view.say(f"stage {stage}: {group.in_words()}")
                 result = self._fit_group(group, watch)
                 train_s, plan_wait_s = train_s + result.train_s, plan_wait_s + result.plan_wait_s
-                if result.reason != "handed_over":
+                if result.reason not in ("handed_over", "rolled_back"):
                     return replace(result, train_s=train_s, plan_wait_s=plan_wait_s)
-                stage = result.stage
+                rolled_back = result.reason == "rolled_back"
+                stage = stage_to_go_on_with(self.directory.ledger) if rolled_back else result.stage
 
     def _fit_group(self, group: WorkerGroup, watch: Watch) -> WorkerResult:
         self.directory.update_manifest(num_workers=group.placement.num_workers)
@@ -268,16 +269,16 @@ class Driver:
 
 def stage_to_go_on_with(ledger: Path) -> int:
     """The stage that was in force at the newest checkpoint a ledger knows; 1 where there is none."""
-    stages, stage = {0: 1}, 1
+    stages, checkpoints, newest = {0: 1}, {0: 1}, 0
     for record in read_ledger(ledger):
         match record:
-            case DecisionRecord():
-                stages[record.plan.version] = record.plan.stage
-            case CheckpointRecord():
-                stage = stages[record.plan_version]
-            case AttemptRecord(step=0):
-                stage = 1
-    return stage
+            case DecisionRecord(plan=plan):
+                stages[plan.version] = plan.stage
+            case CheckpointRecord(step=step, plan_version=version):
+                checkpoints[step], newest = stages[version], step
+            case AttemptRecord(step=step) | RollbackRecord(to_step=step):
+                newest = step
+    return checkpoints[newest]
 
 
 def _checked_groups(launch: LaunchConfig) -> dict[int, WorkerGroup]:

@@ -21,11 +21,15 @@ from scheduler.signals import IntervalReport, TaskSignal
 
 @dataclass(frozen=True, slots=True)
 class PlanReply:
-    """The plan for a step; `late` if it is the old one because the new one was not ready; `stop` to end the run."""
+    """The plan for a step; `late` if it is the old one because the new one was not ready; `stop` to end the run.
+
+    `roll_back_to` is the step of a checkpoint to go back to instead of training on.
+    """
 
     plan: MixturePlan
     late: bool
     stop: bool
+    roll_back_to: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +86,8 @@ class HeatEngineActor:
                 pass
             plan = self._keeper.ready_plan(step)
         late = plan is None
-        return PlanReply(plan=plan or self._keeper.keep_late_plan(step), late=late, stop=self._stop)
+        plan = plan or self._keeper.keep_late_plan(step)
+        return PlanReply(plan, late=late, stop=self._stop, roll_back_to=self._keeper.rollback_for(step))
 
     async def observe_interval(self, report: IntervalReport) -> None:
         """Workers reached a boundary."""

@@ -8,7 +8,7 @@ from heapq import nlargest
 
 from scheduler.learnability import Recognised
 from scheduler.progression import Step
-from scheduler.records import Freeze, LevelMove, TaskDecision
+from scheduler.records import Freeze, LevelMove, RollbackRecord, TaskDecision
 from scheduler.signals import TaskSignal
 
 _MIN_MOVE = 0.005
@@ -91,6 +91,13 @@ def freeze_sentence(freeze: Freeze) -> str:
         f"{freeze.task} is frozen: its held-out loss, {freeze.loss:.3f}, was above its best, {freeze.best_loss:.3f}, "
         f"in {freeze.num_evaluations} evaluations in a row; its weight goes to its floor and stays there."
     )
+
+
+def rollback_sentence(rollback: RollbackRecord) -> str:
+    """Where the run goes back to, and for whose sake."""
+    who = ", ".join(rollback.tasks)
+    are = "are past their peaks" if len(rollback.tasks) > 1 else "is past its peak"
+    return f"{who} {are}: the run goes back to the checkpoint at step {rollback.to_step} and goes on without."
 
 
 def sentence(task: TaskDecision) -> str:

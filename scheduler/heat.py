@@ -53,6 +53,7 @@ class HeatState:
     format_compliance: Array
     loss: Array
     best_loss: Array
+    best_loss_step: Array
     rejected: Array
     reviewed: Array
     overfit: Array
@@ -89,7 +90,7 @@ class HeatTracker:
         first = measured & ~self.trend.seen
         self.trend.predict()
         self.trend.update(measured, evaluation["score"], evaluation["num_probes"])
-        self._remember(evaluation, overfit_tolerance)
+        self._remember(evaluation, step, overfit_tolerance)
         self._components(evaluation)
         self.learnability.update(
             evaluation,
@@ -105,12 +106,13 @@ class HeatTracker:
         state.heat = evaluation.choice()(np.where(first, raw, keep * state.heat + (1.0 - keep) * raw), state.heat)
         self._discount_stale(measured)
 
-    def _remember(self, evaluation: Evaluation, tolerance: float) -> None:
+    def _remember(self, evaluation: Evaluation, step: int, tolerance: float) -> None:
         state, measured = self.state, evaluation.measured
         loss, score, choose = evaluation["loss"], evaluation["score"], evaluation.choice()
         worse = measured & (loss / (1.0 + tolerance) > state.best_loss) & (score <= state.best_score)
         state.overfit = np.where(worse, state.overfit + 1.0, state.overfit * ~measured)
         state.loss = choose(loss, state.loss)
+        state.best_loss_step = np.where(measured & (loss < state.best_loss), float(step), state.best_loss_step)
         state.best_loss = choose(np.minimum(state.best_loss, loss), state.best_loss)
         state.score = choose(score, state.score)
         state.best_score = choose(np.maximum(state.best_score, score), state.best_score)

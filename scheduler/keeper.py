@@ -75,7 +75,7 @@ class HeatKeeper:
             setup = self.memory.setup.model_dump(mode="json")
             self._write(RunRecord(schema_version=SCHEMA_VERSION, setup=setup, plan=self.memory.engine.plan))
             return
-        self._write_stage()
+        self._write_due()
         asides = RestartRecord | StorageRecord
         last = next(record for record in reversed(records) if not isinstance(record, asides))
         self._unclaimed = last if isinstance(last, AttemptRecord) else None
@@ -93,11 +93,12 @@ class HeatKeeper:
             LedgerError: `engine_state`, from the workers' checkpoint, is not what the ledger says the state was.
         """
         if token not in self._tokens:
-            record = AttemptRecord(attempt=self.memory.attempt + 1, step=step, refused_checkpoints=refused)
+            frozen = self.memory.tasks_gone_back_for(step)
+            record = AttemptRecord(self.memory.attempt + 1, step, refused, frozen)
             if self._unclaimed is not None and self._unclaimed.step == step:
                 record = self._unclaimed
             else:
-                self.memory.begin_attempt(record.attempt, step, engine_state)
+                self.memory.begin_attempt(record.attempt, step, engine_state, frozen=frozen)
                 self._write(record)
             self._unclaimed = None
             self._tokens[token] = record.attempt
@@ -121,7 +122,7 @@ class HeatKeeper:
         if stale or step >= self.memory.setup.total_steps:
             return
         self._write(self.memory.decide(step))
-        self._write_stage()
+        self._write_due()
 
     def ready_plan(self, step: int) -> MixturePlan | None:
         """The plan for `step`, or None while the evaluation it must follow has not been decided on (never in async)."""
@@ -130,6 +131,12 @@ class HeatKeeper:
             if awaited >= 0 and awaited not in self.memory.skipped_steps and self.memory.decided_step < awaited:
                 return None
         return self.memory.plan_in_force(step)
+
+    def rollback_for(self, step: int) -> int | None:
+        """The step to go back to instead of training `step`, or None."""
+        rollback = self.memory.rollback
+        asked = rollback is not None and self.memory.plan_in_force(step).source_step >= rollback.step
+        return rollback.to_step if rollback is not None and asked else None
 
     def keep_late_plan(self, step: int) -> MixturePlan:
         """The wait is over without a decision: keep the plan in force and write that down."""
@@ -208,10 +215,9 @@ class HeatKeeper:
         with self._ledger.path.open(encoding="utf-8", newline="\n") as file:
             return [line.removesuffix("\n") for line in islice(file, first, end)]
 
-    def _write_stage(self) -> None:
-        if self.memory.stage_due is not None:
-            self._write(self.memory.stage_due)
-            self.memory.stage_due = None
+    def _write_due(self) -> None:
+        while self.memory.due:
+            self._write(self.memory.due.pop(0))
 
     def _write(self, record: Record) -> None:
         self._recent.append(self._ledger.append(record))

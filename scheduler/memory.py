@@ -27,6 +27,7 @@ from scheduler.records import (
     Record,
     RefusedRecord,
     RestartRecord,
+    RollbackRecord,
     RunRecord,
     SelectionRecord,
     SignalRecord,
@@ -62,7 +63,8 @@ class RunMemory:
         self.skipped_steps: set[int] = set()
         self.late_step = -1
         self.ended: EndRecord | None = None
-        self.stage_due: StageRecord | None = None
+        self.due: list[StageRecord | RollbackRecord] = []
+        self.rollback: RollbackRecord | None = None
         self.refused: set[RefusedRecord] = set()
         self.selection: dict[int, dict[str, float]] = {}
         self._checkpoints: dict[int, _Checkpoint] = {}
@@ -74,8 +76,8 @@ class RunMemory:
             ReplayMismatchError: The engine does not do what the ledger says it did.
             LedgerError: The ledger contradicts itself.
         """
-        if self.stage_due is not None and not isinstance(record, StageRecord):
-            _compare(record, self.stage_due)
+        if self.due and not isinstance(record, type(self.due[0])):
+            _compare(record, self.due[0])
         recomputed = self.apply(record)
         if isinstance(recomputed, RefusedRecord) and isinstance(record, SignalRecord):
             raise ReplayMismatchError(f"{to_json(record)} was accepted, but the engine refuses it: {recomputed.reason}")
@@ -86,10 +88,10 @@ class RunMemory:
 
         Raises LedgerError when the ledger contradicts itself.
         """
-        due, self.stage_due = self.stage_due, None
+        if isinstance(record, StageRecord | RollbackRecord):
+            return self.due.pop(0) if self.due else None
+        self.due = []
         match record:
-            case StageRecord():
-                return due
             case RunRecord():
                 return dataclasses.replace(record, plan=HeatEngine(self.setup).plan)
             case SignalRecord(signal=signal):
@@ -109,8 +111,8 @@ class RunMemory:
 
     def _note(self, record: Record) -> None:
         match record:
-            case AttemptRecord(attempt=attempt, step=step):
-                self.begin_attempt(attempt, step)
+            case AttemptRecord(attempt=attempt, step=step, frozen=frozen):
+                self.begin_attempt(attempt, step, frozen=frozen)
             case ForkRecord(step=step, setup=setup):
                 self.fork(step, _validated(setup, where="fork record"))
             case RefusedRecord():
@@ -126,8 +128,12 @@ class RunMemory:
             case _:
                 assert isinstance(record, RestartRecord | StorageRecord | ExportRecord)
 
-    def begin_attempt(self, attempt: int, step: int, engine_state: Mapping[str, Any] | None = None) -> None:
+    def begin_attempt(
+        self, attempt: int, step: int, engine_state: Mapping[str, Any] | None = None, *, frozen: Sequence[str] = ()
+    ) -> None:
         """Roll everything back to `step`: to the checkpoint there, or to the start of the run at step 0 without one.
+
+        `frozen` are tasks to take out there. All of the run after `step` is forgotten but for that.
 
         Raises:
             LedgerError: There is no such checkpoint, or it holds another state than `engine_state`; nothing changed.
@@ -155,13 +161,15 @@ class RunMemory:
             self.engine.load_state_dict(checkpoint.engine)
             self.engine.drop_pending()
             self.plans = list(checkpoint.plans)
+        self.engine.progression.freeze(frozen)
         self._checkpoints = {at: state for at, state in self._checkpoints.items() if at <= step}
         self.decided_step = self.engine.plan.source_step
         self.last_interval_step = -1 if checkpoint is None else step
         self.skipped_steps, self.refused = set(), set()
         self.selection = {at: scores for at, scores in self.selection.items() if at <= step}
         self.late_step = -1
-        self.ended = self.stage_due = None
+        self.ended = self.rollback = None
+        self.due = []
 
     def fork(self, step: int, setup: EngineSetup) -> None:
         """Go on from the checkpoint at `step` under another setup; the attempt that does so must begin next.
@@ -188,12 +196,29 @@ class RunMemory:
         return self.engine.observe(signal, attempt=self.attempt)
 
     def decide(self, source_step: int) -> DecisionRecord:
-        """Let the engine decide and remember the plan until it is superseded."""
-        decision, self.stage_due = self.engine.decide(source_step)
+        """Let the engine decide and remember the plan until it is superseded; `due` is to be written next."""
+        decision, stage = self.engine.decide(source_step)
+        self.due = [] if stage is None else [stage]
+        self._go_back_for(decision)
         self.plans = [*self.plans, self.engine.plan][-_KEPT_PLANS:]
         self.decided_step = source_step
         self.refused = set()
         return decision
+
+    def _go_back_for(self, decision: DecisionRecord) -> None:
+        """Have the run go back before the peak of the tasks just frozen, if it is to and has a checkpoint there."""
+        if not decision.frozen or self.setup.mixture.guards.overfit_action != "roll_back":
+            return
+        peak = min(freeze.best_step for freeze in decision.frozen)
+        to_step = max((step for step in self._checkpoints if step <= peak), default=None)
+        if to_step is not None:
+            tasks = tuple(freeze.task for freeze in decision.frozen)
+            self.rollback = RollbackRecord(decision.plan.source_step, to_step, tasks)
+            self.due.append(self.rollback)
+
+    def tasks_gone_back_for(self, step: int) -> tuple[str, ...]:
+        """Tasks to take out where a group begins at `step`: not after the checkpoint that the run is to go back to."""
+        return self.rollback.tasks if self.rollback is not None and step <= self.rollback.to_step else ()
 
     def observe_interval(self, report: IntervalReport) -> IntervalRecord:
         """Workers reached a boundary. Raises LedgerError when they train under a plan that this run did not make."""

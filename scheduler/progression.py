@@ -5,10 +5,10 @@ down, checkpointed and replayed together. Stages have a memory of their own (`sc
 
     StateMachine   warm-up → stage 1 → transition → stage 2 → late → frozen    (`scheduler.states`)
     Curriculum     the open levels of every task, where the run has a curriculum (`scheduler.curriculum`)
-    frozen tasks   past their held-out peak for good, where `guards.overfit_action` is `freeze`
+    frozen tasks   past their held-out peak for good, where `guards.overfit_action` is `freeze` or `roll_back`
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,14 +72,25 @@ class Progression:
 
     def _freeze(self, evaluation: Evaluation, heat: HeatState) -> tuple[Freeze, ...]:
         guards = self._setup.mixture.guards
-        if guards.overfit_action != "freeze":
+        if guards.overfit_action == "cool":
             return ()
         past = (heat.overfit >= guards.overfit_patience) & evaluation.measured & ~self.frozen_tasks
         self.frozen_tasks = self.frozen_tasks | past
         return tuple(
-            Freeze(self._names[task], float(heat.loss[task]), float(heat.best_loss[task]), int(heat.overfit[task]))
+            Freeze(
+                self._names[task],
+                float(heat.loss[task]),
+                float(heat.best_loss[task]),
+                int(heat.overfit[task]),
+                int(heat.best_loss_step[task]),
+            )
             for task in np.flatnonzero(past).tolist()
         )
+
+    def freeze(self, tasks: Collection[str]) -> None:
+        """Take these tasks out, as `observe` would: a part of the run that was gone back on shows that they overfit."""
+        if self._setup.mixture.guards.overfit_action != "cool":
+            self.frozen_tasks = self.frozen_tasks | np.array([name in tasks for name in self._names])
 
     def state_dict(self) -> dict[str, Any]:
         """JSON-able copy."""
@@ -111,6 +122,6 @@ class Progression:
             kept["states"] = {**state["states"], "state": mine["states"]["state"]}
         if self.curriculum is None or state["curriculum"] is None:
             kept["curriculum"] = mine["curriculum"]
-        if self._setup.mixture.guards.overfit_action != "freeze":
+        if self._setup.mixture.guards.overfit_action == "cool":
             kept["frozen_tasks"] = []
         return kept

@@ -13,7 +13,7 @@ from scheduler.fields import build
 from scheduler.plan import MixturePlan, Window
 from scheduler.signals import IntervalReport, TaskSignal
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +29,14 @@ class RunRecord:
 class AttemptRecord:
     """The worker group started: attempt 0 at step 0, later ones at the step of the checkpoint they resume from.
 
-    `refused_checkpoints` says of every newer checkpoint why it was not resumed from, the newest first.
+    `refused_checkpoints` says of every newer checkpoint why it was not resumed from, the newest first. `frozen` are
+    tasks that what came after `step` has shown to overfit: the run went back for their sake, and goes on without them.
     """
 
     attempt: int
     step: int
     refused_checkpoints: tuple[str, ...] = ()
+    frozen: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,13 +127,14 @@ class Freeze:
     """A task was taken out of the mixture: its weight goes to its floor and stays there.
 
     Its held-out loss (nats per supervised token) was above its best, with no better score, in `num_evaluations`
-    evaluations in a row.
+    evaluations in a row; the best one was found at `best_step`.
     """
 
     task: str
     loss: float
     best_loss: float
     num_evaluations: int
+    best_step: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +170,18 @@ class StageRecord:
     step: int
     plan_version: int
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RollbackRecord:
+    """With the decision on the evaluation at `step` the run goes back to the checkpoint at `to_step`, without `tasks`.
+
+    The checkpoint is the newest before the first of them was past its peak.
+    """
+
+    step: int
+    to_step: int
+    tasks: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +264,7 @@ Record = (
     | RefusedRecord
     | DecisionRecord
     | StageRecord
+    | RollbackRecord
     | IntervalRecord
     | LateRecord
     | SkippedRecord

@@ -72,7 +72,8 @@ class GuardConfig(ConfigModel):
         overfit_patience: Evaluations in a row with held-out loss above its best by `overfit_tolerance` (relative) and
             no better score, after which the task's target is multiplied by `overfit_cooling`.
         overfit_action: `cool` does so for as long as the loss stays there; `freeze` takes the task out for the rest of
-            the run: its weight goes to its floor.
+            the run: its weight goes to its floor; `roll_back` does that and goes back to the newest checkpoint before
+            the task's peak (mSFT, arXiv 2603.21606): what was trained since then is trained again without it.
         floor_ratio: Least weight of a task, as a share of the uniform weight 1/K.
         max_exposure_gap_steps: Raises the floor so that every task is seen at least once in so many steps in a row.
         ceiling: Greatest weight of a task.
@@ -85,7 +86,7 @@ class GuardConfig(ConfigModel):
     overfit_patience: int = Field(default=3, ge=1)
     overfit_tolerance: float = Field(default=0.1, ge=0)
     overfit_cooling: float = Field(default=0.5, gt=0, le=1)
-    overfit_action: Literal["cool", "freeze"] = "cool"
+    overfit_action: Literal["cool", "freeze", "roll_back"] = "cool"
     floor_ratio: float = Field(default=0.2, ge=0, lt=1)
     max_exposure_gap_steps: int | None = Field(default=None, ge=1)
     ceiling: float = Field(default=0.75, gt=0, le=1)

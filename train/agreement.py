@@ -6,6 +6,7 @@ GPUs).
 
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
+from typing import Literal, get_args
 
 import torch
 import torch.distributed as dist
@@ -13,24 +14,28 @@ import torch.distributed as dist
 from scheduler.plan import MixturePlan
 
 _HEADER = 10
-"""Version, source step, effective step, stage, stage start, stop, three arrangement shares, replay ratio."""
+"""Version, source step, effective step, stage, stage start, ending, three arrangement shares, replay ratio."""
 _CLOSED = -1.0
+
+Ending = Literal["", "stopped", "rolled_back"]
+"""Why the workers end at a boundary instead of training on; "" where they train on."""
+_ENDINGS: tuple[Ending, ...] = get_args(Ending)
 
 
 def broadcast_plan(
-    plan: MixturePlan | None, *, stop: bool, num_tasks: int, num_levels: Sequence[int] = ()
-) -> tuple[MixturePlan, bool]:
-    """Give rank 0's plan and stop flag to every rank; `plan` is ignored on the others. One fixed-size collective.
+    plan: MixturePlan | None, *, ending: Ending, num_tasks: int, num_levels: Sequence[int] = ()
+) -> tuple[MixturePlan, Ending]:
+    """Give rank 0's plan and ending to every rank; both are ignored on the others. One fixed-size collective.
 
     `num_levels` are the difficulty levels per task; empty for a run without any.
     """
     packed = torch.zeros(_HEADER + 4 * num_tasks + sum(num_levels), dtype=torch.float64)
     if plan is not None:
-        packed = torch.tensor(_packed(plan, stop=stop, num_places=sum(num_levels)), dtype=torch.float64)
+        packed = torch.tensor(_packed(plan, ending=ending, num_places=sum(num_levels)), dtype=torch.float64)
     if dist.is_initialized():
         dist.broadcast(packed, src=0)
     numbers = packed.tolist()
-    version, source, effective, stage, start, stopping = (int(value) for value in numbers[:6])
+    version, source, effective, stage, start, number = (int(value) for value in numbers[:6])
     single, chain, contrast, replay_ratio = numbers[6:_HEADER]
     rest = numbers[_HEADER:]
     weights, own, bounds = rest[:num_tasks], rest[num_tasks : 2 * num_tasks], rest[2 * num_tasks : 4 * num_tasks]
@@ -50,12 +55,13 @@ def broadcast_plan(
         own_answers=tuple(task for task, is_own in enumerate(own) if is_own),
         level_orders=() if _CLOSED in places else orders,
     )
-    return received, bool(stopping)
+    return received, _ENDINGS[number]
 
 
-def _packed(plan: MixturePlan, *, stop: bool, num_places: int) -> list[float]:
+def _packed(plan: MixturePlan, *, ending: Ending, num_places: int) -> list[float]:
     """The plan as numbers; float64 holds each of them exactly."""
-    header = (plan.version, plan.source_step, plan.effective_from_step, plan.stage, plan.stage_start_step, stop)
+    times = (plan.source_step, plan.effective_from_step, plan.stage, plan.stage_start_step)
+    header = (plan.version, *times, _ENDINGS.index(ending))
     bounds = [float(level) for window in plan.windows for level in window] or [_CLOSED] * (2 * len(plan.weights))
     own = [float(task in plan.own_answers) for task in range(len(plan.weights))]
     places = [float(level) for order in plan.level_orders for level in order] or [_CLOSED] * num_places

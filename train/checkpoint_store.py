@@ -119,6 +119,16 @@ class CheckpointStore:
         else:
             self._uploader.submit(Staged(manifest.step, folder))
 
+    def remove_after(self, step: int) -> bool:
+        """Remove the checkpoints after `step`; False, and none is removed, where none would be left."""
+        steps = self.steps()
+        if not any(at <= step for at in steps):
+            return False
+        for at in steps:
+            if at > step:
+                self._patiently("removed", lambda at=at: self.storage.remove(at))
+        return True
+
     def load_best(self, model: nn.Module, ranked: Sequence[Ranked], *, last: Ranked) -> Ranked:
         """Put the best weights into `model`, which holds those of `last`, a step that may be ranked as well.
 

@@ -16,10 +16,11 @@ from scheduler.signals import IntervalReport
 
 @dataclass(frozen=True, slots=True)
 class PlanAnswer:
-    """The plan for a step, and whether the run should stop there."""
+    """The plan for a step, and whether the run should stop there, or go back to the checkpoint of a step before."""
 
     plan: MixturePlan
     stop: bool
+    roll_back_to: int | None = None
 
 
 class Coordinator(Protocol):

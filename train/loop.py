@@ -18,8 +18,9 @@ import torch
 from accelerate import Accelerator
 
 from scheduler.errors import RunFailedError
+from scheduler.plan import MixturePlan
 from scheduler.signals import IntervalReport
-from train.agreement import assert_agreement, broadcast_plan, broadcast_step
+from train.agreement import Ending, assert_agreement, broadcast_plan, broadcast_step
 from train.checkpoint import Manifest, Saved
 from train.checkpoint_store import CheckpointStore
 from train.coordination import Coordinator
@@ -28,7 +29,7 @@ from train.influence import InfluenceProbe
 from train.model import build_model, hint_at_bfloat16, load_snapshot, load_tokenizer, pad_id
 from train.own_answers import Place, wanted_places, write_contexts
 from train.parallel import lay_out
-from train.safekeeping import Safekeeping
+from train.safekeeping import Safekeeping, num_kept
 from train.schedule import learning_rate
 from train.step import Stepper
 from train.stream.batch import Batch, add_hashes
@@ -89,7 +90,7 @@ class Worker:
         self.coordinator: Coordinator | None = job.coordinator.open() if self.rank == 0 else None
         self.checkpoints = CheckpointStore(
             job.checkpoints,
-            keep=job.train.keep_checkpoints,
+            keep=num_kept(job.train, job.setup.mixture.guards),
             pinned=job.train.checkpoint_at,
             staging=job.staging,
             journal=job.journal,
@@ -178,7 +179,7 @@ class Worker:
             is_durable = self.keeping.finish(storage_is_lost=reason == "storage_lost")
             if reason == "handed_over" and not is_durable:
                 reason = "storage_lost"  # the next group would look for the checkpoint in vain
-            if reason == "handed_over":
+            if reason in ("handed_over", "rolled_back"):
                 self.coordinator.settle()
             else:
                 self.coordinator.finish(step=self.step, reason=reason)
@@ -191,12 +192,12 @@ class Worker:
         if self.step != self.resumed_step:
             if self.job.setup.mode == "sync":
                 self._publish(for_selection=self.keeping.selects and self._checkpoint_is_due)
-            stop = "stopped" if self._receive_plan() else ""
+            stop = self._receive_plan()
             self._report_interval()
             notices = self.keeping.hear()
             stop = "storage_lost" if notices.storage_is_lost else stop or self._hands_over()
             asked = stop or self.keeping.asks_for_checkpoint(notices)
-            if self._checkpoint_is_due or (self.step > 0 and asked):
+            if stop != "rolled_back" and (self._checkpoint_is_due or (self.step > 0 and asked)):
                 self._checkpoint()
             self.keeping.heed(notices, self.step)
         else:
@@ -234,19 +235,22 @@ class Worker:
         while ahead.step < end and not ahead.ended:
             yield ahead.next_batch()
 
-    def _receive_plan(self) -> bool:
-        plan, stop = self.plan, False
+    def _receive_plan(self) -> Ending:
+        plan: MixturePlan = self.plan
+        ending: Ending = ""
         if self.coordinator is not None:
             waited = time.perf_counter()
             answer = self.coordinator.plan_for(self.step)
             self.plan_wait_s += time.perf_counter() - waited
             if answer is not None:
-                plan, stop = answer.plan, answer.stop
+                plan = answer.plan
+                goes_back = answer.roll_back_to is not None and self.keeping.go_back(answer.roll_back_to, self.step)
+                ending = "stopped" if answer.stop else "rolled_back" if goes_back else ""
         num_levels = tuple(map(len, self.job.setup.level_sizes))
-        self.plan, stop = broadcast_plan(plan, stop=stop, num_tasks=self.num_tasks, num_levels=num_levels)
+        self.plan, ending = broadcast_plan(plan, ending=ending, num_tasks=self.num_tasks, num_levels=num_levels)
         assert_agreement(self.step, self.plan.digest(), int(self.stream.num_samples.sum()))
         self.stream.follow(self.plan)
-        return stop
+        return ending
 
     def _report_interval(self) -> None:
         totals, gradients = self.stepper.tally.gather(), self.influence.gather()

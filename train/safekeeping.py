@@ -7,6 +7,7 @@ Every rank has one; rank 0, which has the coordinator, writes, and the others ta
 """
 
 import logging
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from transformers import PreTrainedTokenizerBase
 
 from scheduler.errors import PreemptedError
 from scheduler.selection import Ranked
+from scheduler.setup import GuardConfig
 from train.checkpoint import Manifest
 from train.checkpoint_store import CheckpointStore
 from train.config import TrainConfig
@@ -28,6 +30,16 @@ from train.notices import Notices, gather_notices, was_told_to_end
 logger = logging.getLogger(__name__)
 
 _NOTICE_GRACE_S = 20.0
+_PEAK_SLACK_EVALUATIONS = 2
+"""A peak lies `overfit_patience` evaluations back, and one or two more under lag or where the loss wavered."""
+
+
+def num_kept(train: TrainConfig, guards: GuardConfig) -> int:
+    """How many of the newest checkpoints stay: also those that a run may go back to for a task past its peak."""
+    if guards.overfit_action != "roll_back":
+        return train.keep_checkpoints
+    reach = guards.overfit_patience + _PEAK_SLACK_EVALUATIONS
+    return max(train.keep_checkpoints, 1 + math.ceil(reach / train.checkpoint_every_intervals))
 
 
 class Safekeeping:
@@ -55,6 +67,7 @@ class Safekeeping:
         self._every_steps = config.checkpoint_every_intervals * interval_steps
         self._also_due = {*config.checkpoint_at, config.stop_after}
         self._was_noticed = False
+        self._missed: set[int] = set()
 
     def is_due(self, step: int) -> bool:
         """A checkpoint is taken at this boundary whatever else happens."""
@@ -75,6 +88,22 @@ class Safekeeping:
             ranked = self._coordinator.ranking(self._config.select_by)
             self.store.best_step = ranked[0].step if ranked else None
         self.store.write(manifest, weights=weights, optimizer=optimizer)
+
+    def go_back(self, to_step: int, step: int) -> bool:
+        """Remove the checkpoints after `to_step`, so that the next group begins there; rank 0 only.
+
+        Returns False, and has the ledger say so, where no checkpoint is left that old.
+        """
+        assert self._coordinator is not None
+        self._drain(self._config.storage_patience_s)
+        if self.store.remove_after(to_step):
+            return True
+        if to_step not in self._missed:
+            self._missed.add(to_step)
+            self._coordinator.note_storage(
+                step, f"no checkpoint of step {to_step} or before is left, so the run does not go back there"
+            )
+        return False
 
     def heed(self, notices: Notices, step: int) -> None:
         """A worker is about to go: let the checkpoint of `step` reach storage first. One that got SIGTERM then ends.

@@ -40,7 +40,8 @@ class WorkerJob:
 
 @dataclass(frozen=True, slots=True)
 class WorkerResult:
-    """How the loop ended, from rank 0: `finished`, `stopped`, `storage_lost`, `failed` or `handed_over` at `step`.
+    """How the loop ended, from rank 0: `finished`, `stopped`, `storage_lost` or `failed` at `step`; `handed_over` or
+    `rolled_back` where another group is to go on, with the next stage or from a checkpoint before.
 
     `stage` is that of the plan in force there; a group that was handed over to goes on with it.
     `train_s` and `plan_wait_s` are the seconds it trained and waited for plans. `storage_problem` says what is not

@@ -21,7 +21,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from scheduler.errors import LedgerError
-from scheduler.explain import freeze_sentence, level_sentence, state_sentence
+from scheduler.explain import freeze_sentence, level_sentence, rollback_sentence, state_sentence
 from scheduler.plan import MixturePlan
 from scheduler.records import (
     AttemptRecord,
@@ -35,6 +35,7 @@ from scheduler.records import (
     Record,
     RefusedRecord,
     RestartRecord,
+    RollbackRecord,
     RunRecord,
     SelectionRecord,
     SignalRecord,
@@ -174,8 +175,6 @@ class RunHistory:
             case EndRecord():
                 self.end = record
                 self._happened(record.step, "end", f"The run ended at step {record.step}: {record.reason}.")
-            case StageRecord() | LateRecord() | SkippedRecord() | RefusedRecord() | RestartRecord() | StorageRecord():
-                self._event(record)
             case ExportRecord(step=step, why=why):
                 self.exported = record
                 self._happened(step, "export", f"The result is the weights of step {step}: {_clause(why)}.")
@@ -183,6 +182,8 @@ class RunHistory:
                 self.selection[step] = scores
             case CheckpointRecord():
                 self._plan_at_checkpoint[record.step] = record.plan_version
+            case _:
+                self._event(record)
 
     def _start(self, record: RunRecord) -> None:
         self.setup = _validated(record.setup)
@@ -205,6 +206,8 @@ class RunHistory:
             refused = "".join(f" {reason[:1].upper()}{_clause(reason[1:])}." for reason in record.refused_checkpoints)
             place = f"the checkpoint at step {record.step}" if record.step else "step 0"
             text = f"The workers restarted (attempt {record.attempt}) from {place}{again}.{refused}"
+            if record.frozen:
+                text += f" From there on without what overfits: {', '.join(record.frozen)}."
             self._happened(record.step, "restart", text)
         self.attempts.append(record)
 
@@ -289,10 +292,10 @@ class RunHistory:
                 text = f"By step {report.step} {task.name} was trained {cap} times, its repetition cap: {after}."
                 self._happened(report.step, "used_up", text)
 
-    def _event(
-        self, record: StageRecord | LateRecord | SkippedRecord | RefusedRecord | RestartRecord | StorageRecord
-    ) -> None:
+    def _event(self, record: Record) -> None:
         match record:
+            case RollbackRecord(step=step):
+                self._happened(step, "restart", rollback_sentence(record))
             case StageRecord(stage=stage, step=step, plan_version=version, reason=reason):
                 self._happened(
                     step,
@@ -310,7 +313,6 @@ class RunHistory:
                 self._happened(step, "refused", f"The signal of {task} at step {step} was refused: {_clause(reason)}.")
             case RestartRecord(actor=actor, detail=detail):
                 self._happened(self.step, "actor", f"The {actor} came back after it died: {_clause(detail)}.")
-
             case StorageRecord(step=step, detail=detail):
                 self._happened(step, "storage", f"Checkpoint of step {step}: {_clause(detail)}.")
 

@@ -174,7 +174,8 @@ class _Coordinator:
         if step == self.disturbances.unreachable_at:
             return None
         plan = self.keeper.ready_plan(step) or self.keeper.keep_late_plan(step)
-        return PlanAnswer(plan=plan, stop=step == self.disturbances.stop_at)
+        roll_back_to = self.keeper.rollback_for(step)
+        return PlanAnswer(plan=plan, stop=step == self.disturbances.stop_at, roll_back_to=roll_back_to)
 
     def publish(self, **snapshot: Any) -> None:
         self.waiting.append(snapshot)

@@ -8,7 +8,7 @@ import torch.distributed as dist
 
 from scheduler.plan import MixturePlan
 from tests.unit.train.ranks import on_every_rank
-from train.agreement import assert_agreement, broadcast_plan
+from train.agreement import Ending, assert_agreement, broadcast_plan
 
 WEIGHTS = (0.1, 1 / 3, 5e-324, 1.0 - 0.1 - 1 / 3)
 PLAN = MixturePlan(
@@ -23,10 +23,11 @@ OTHER = MixturePlan(
 )
 
 
-def receive(rank: int) -> list[tuple[MixturePlan, bool]]:
-    """Rank 0 has a plan, rank 1 none, rank 2 another and a wish to stop of its own."""
+def receive(rank: int) -> list[tuple[MixturePlan, Ending]]:
+    """Rank 0 has a plan, rank 1 none, rank 2 another, and both a wish of their own to stop."""
     mine = {0: PLAN, 1: None, 2: OTHER}[rank]
-    return [broadcast_plan(mine, stop=(stop and rank == 0) or rank == 2, num_tasks=4) for stop in (False, True)]
+    endings: tuple[Ending, ...] = ("", "stopped", "rolled_back")
+    return [broadcast_plan(mine, ending=ending if rank == 0 else "stopped", num_tasks=4) for ending in endings]
 
 
 def compare(rank: int, values_of_ranks: list[list[tuple[int, ...]]]) -> list[str]:
@@ -42,9 +43,9 @@ def compare(rank: int, values_of_ranks: list[list[tuple[int, ...]]]) -> list[str
     return found
 
 
-def test_every_rank_gets_the_plan_and_the_stop_flag_of_rank_0_and_nobody_elses(tmp_path: Path) -> None:
+def test_every_rank_gets_the_plan_and_the_ending_of_rank_0_and_nobody_elses(tmp_path: Path) -> None:
     for received in on_every_rank(receive, num_ranks=3, folder=tmp_path):
-        assert received == [(PLAN, False), (PLAN, True)]
+        assert received == [(PLAN, ""), (PLAN, "stopped"), (PLAN, "rolled_back")]
         assert received[0][0].digest() == PLAN.digest()
 
 
@@ -64,10 +65,10 @@ def test_a_rank_that_differs_in_any_value_is_noticed_by_all(tmp_path: Path) -> N
 
 def test_alone_a_process_agrees_with_itself_and_keeps_its_plan() -> None:
     assert_agreement(1, 2, 3)
-    assert broadcast_plan(PLAN, stop=True, num_tasks=4) == (PLAN, True)
-    assert broadcast_plan(WINDOWED, stop=False, num_tasks=4) == (WINDOWED, False)
+    assert broadcast_plan(PLAN, ending="stopped", num_tasks=4) == (PLAN, "stopped")
+    assert broadcast_plan(WINDOWED, ending="", num_tasks=4) == (WINDOWED, "")
     for plan in (PLAN, WINDOWED, ORDERED):
-        assert broadcast_plan(plan, stop=False, num_tasks=4, num_levels=(1, 3, 3, 2)) == (plan, False)
+        assert broadcast_plan(plan, ending="", num_tasks=4, num_levels=(1, 3, 3, 2)) == (plan, "")
     assert len({plan.digest() for plan in (PLAN, WINDOWED, ORDERED)}) == 3
 
 
