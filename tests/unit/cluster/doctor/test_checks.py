@@ -18,8 +18,8 @@ from cluster.doctor.machine import (
     check_shm,
     check_storage,
     examine_machine,
-    free_memory_gb,
 )
+from cluster.doctor.memory import free_memory_gb
 from cluster.doctor.nodes import Heard, NodeReport, judge_node
 from cluster.doctor.versions import check_versions, pinned_versions, project_requirements
 from cluster.origins import HOME
