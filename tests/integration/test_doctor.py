@@ -63,11 +63,15 @@ def test_a_wrong_version_a_missing_token_and_a_storage_that_takes_no_file_fail_i
     assert found["storage", "fail"].startswith(f"{storage} cannot be written (")
 
 
-def test_a_token_that_everybody_can_read_is_found_with_the_command_that_mends_it(tmp_path: Path) -> None:
-    done = doctor(cwd=tmp_path, environment=readable_token(tmp_path / "home"))
-    line = next(line for line in done.stdout.splitlines() if "token" in line)
-    assert line.startswith(f"warn  token       {tmp_path}/home/.ray/auth_token has mode 0644")
-    assert line.endswith(f"chmod 600 {tmp_path}/home/.ray/auth_token")
+def test_a_token_that_everybody_can_read_and_a_cluster_that_does_not_answer_fail_with_what_mends_them(
+    tmp_path: Path,
+) -> None:
+    done = doctor("--address", "127.0.0.1:9", cwd=tmp_path, environment=readable_token(tmp_path / "home"))
+    token, cluster = done.stdout.splitlines()[:2]
+    assert done.returncode == 2, done.stderr
+    assert token.startswith(f"fail  token       {tmp_path}/home/.ray/auth_token has mode 0644")
+    assert token.endswith(f"chmod 600 {tmp_path}/home/.ray/auth_token")
+    assert cluster.startswith("fail  cluster     nothing answers at 127.0.0.1:9 (")
 
 
 def test_a_package_of_the_same_name_in_the_folder_one_stands_in_is_found(tmp_path: Path) -> None:
