@@ -1,6 +1,6 @@
 """What a sweep over stage boundaries and policies costs when trials share what they have in common.
 
-    python -m bench.sweep [--quick] [--check] [--pbt] [--keep FOLDER]
+    python -m bench.sweep [--quick] [--check] [--schedule pbt|pb2|asha] [--keep FOLDER]
 
 Twelve trials on the demo corpus, four boundaries and three policies of stage 2; with `--quick` four of fewer steps. The
 command line is driven as a user would: the sweep is killed (SIGKILL to all of its processes) once a third of its trials
@@ -10,8 +10,9 @@ have finished, and gone on with. Then two trials are trained again from scratch.
     resumed    trials that had finished when the sweep was killed, and are byte for byte what they were afterwards
     forked     trials whose weights are bit for bit those of the same configuration from scratch
 
-`--pbt` instead trains a population of four that clone one another, and lists the clones. `--check` exits 1 and names
-what misses its aim. Seconds are printed and have no aim: they are the machine's.
+`--schedule` instead shows what a schedule does to trials: the clones that a population makes (`pbt`, also `--pbt`, with
+four members; `pb2` with three), or the trials that `asha` stops early. `--check` exits 1 and names what misses its aim.
+Seconds are printed and have no aim: they are the machine's.
 """
 
 import argparse
@@ -27,6 +28,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
 from cluster.run_directory import RunDirectory
 from cluster.sweep.directory import SweepDirectory
@@ -37,6 +39,7 @@ MAX_STEPS_RATIO = 0.6
 _POLL_S, _GONE_S = 0.5, 8.0
 _CORPUS = ROOT / "examples" / "finrisk" / "corpus"
 _LAUNCH = "launch.num_workers=1"
+ScheduleName = Literal["pbt", "pb2", "asha"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,19 +77,23 @@ def write_sweep(folder: Path, *, quick: bool) -> Path:
     )
 
 
-def write_population(folder: Path, *, quick: bool) -> Path:
-    """Four members, whose mixture and learning rate are perturbed in flight."""
-    steps, every, interval = (60, 20, 10) if quick else (240, 80, 20)
+def write_scheduled(folder: Path, schedule: ScheduleName, *, quick: bool) -> Path:
+    """Trials that clone one another in flight; under `asha` four, of which half learn nothing."""
+    steps, every, interval = (120, 60, 20) if quick or schedule != "pbt" else (240, 80, 20)
+    strength = {"type": "uniform", "low": 0.5, "high": 8.0}
+    rate = {"type": "log_uniform", "low": 5e-4, "high": 6e-3}
+    searched: dict[str, object] = {"type": "random", "trials": 3 if schedule == "pb2" else 4, "seed": 1}
+    settings: dict[str, object] = {"every_steps": every, "quantile": 0.5}
+    if schedule == "asha":
+        strength, rate = {"type": "choice", "values": [2.0, 6.0]}, {"type": "choice", "values": [3e-3, 1e-7]}
+        searched, settings = {"type": "grid"}, {"grace_steps": every, "reduction_factor": 2}
     return _written(
-        folder / "population.yaml",
+        folder / f"{schedule}.yaml",
         steps=steps,
         interval=interval,
-        space={
-            "mixture.policy.strength": {"type": "uniform", "low": 0.5, "high": 8.0},
-            "train.learning_rate": {"type": "log_uniform", "low": 5e-4, "high": 6e-3},
-        },
-        search={"type": "random", "trials": 4, "seed": 1},
-        schedule={"type": "pbt", "every_steps": every, "quantile": 0.5},
+        space={"mixture.policy.strength": strength, "train.learning_rate": rate},
+        search=searched,
+        schedule={"type": schedule, **settings},
         objective=["macro"],
     )
 
@@ -197,12 +204,19 @@ def misses(figures: Figures) -> list[str]:
     return found
 
 
-def measure_population(folder: Path, *, quick: bool) -> list[dict[str, object]]:
-    """The clones of a population of four, as the report lists them."""
-    root = folder / "sweeps" / "population"
-    sweep = write_population(folder, quick=quick)
+def show_schedule(folder: Path, schedule: ScheduleName, *, quick: bool) -> list[str]:
+    """What the schedule did to the trials, a line each, as the report has it."""
+    root = folder / "sweeps" / schedule
+    sweep = write_scheduled(folder, schedule, quick=quick)
     run("sweep", str(sweep), _LAUNCH, f"output.dir={root.parent}", f"output.name={root.name}")
-    return json.loads((root / "report.json").read_text(encoding="utf-8"))["clones"]
+    report = json.loads((root / "report.json").read_text(encoding="utf-8"))
+    if schedule == "asha":
+        stopped = [trial for trial in report["trials"] if trial["status"] == "stopped"]
+        return [f"{trial['name']} was stopped at step {trial['step']}: {trial['label']}" for trial in stopped]
+    return [
+        f"at step {clone['step']} {clone['trial']} cloned {clone['donor']}: {clone['changed']}"
+        for clone in report["clones"]
+    ]
 
 
 @contextmanager
@@ -224,20 +238,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--quick", action="store_true", help="four trials of sixty steps")
     parser.add_argument("--check", action="store_true", help="exit 1 when an aim is missed")
-    parser.add_argument("--pbt", action="store_true", help="a population of four instead")
+    parser.add_argument("--schedule", choices=get_args(ScheduleName), help="show a schedule instead")
+    parser.add_argument("--pbt", dest="schedule", action="store_const", const="pbt", help="the same as --schedule pbt")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep the runs there")
     arguments = parser.parse_args()
     if not _CORPUS.is_dir():
         subprocess.run([sys.executable, "-m", "examples.finrisk.generate", "--out", str(_CORPUS)], check=True, cwd=ROOT)
     RESULTS.mkdir(exist_ok=True)
     with working_folder(arguments.keep) as folder:
-        if arguments.pbt:
-            clones = measure_population(folder, quick=arguments.quick)
-            for clone in clones:
-                print(f"at step {clone['step']} {clone['trial']} cloned {clone['donor']}: {clone['changed']}")
-            (RESULTS / "population.json").write_text(json.dumps(clones, indent=1) + "\n", encoding="utf-8")
-            if arguments.check and not clones:
-                raise SystemExit("missed: no member was exploited")
+        if arguments.schedule:
+            found = show_schedule(folder, arguments.schedule, quick=arguments.quick)
+            print("\n".join(found))
+            (RESULTS / f"{arguments.schedule}.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+            if arguments.check and not found:
+                raise SystemExit(f"missed: {arguments.schedule} changed no trial")
             return
         figures = measure(folder, quick=arguments.quick)
     print(

@@ -1,6 +1,7 @@
-"""The token of a cluster with token authentication."""
+"""A cluster's address, and the token of one with token authentication."""
 
 import os
+import socket
 import stat
 from collections.abc import Mapping
 
@@ -8,6 +9,29 @@ from cluster.doctor.finding import Finding, fail, ok, warn
 from cluster.jobs.token import token_file
 
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
+_ANSWER_S = 5.0
+
+
+def check_address(address: str) -> Finding | None:
+    """What is wrong with `HOST:PORT`; None where something listens there, or where the address names no port.
+
+    Ray itself goes on trying for more than ten minutes.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal():
+        return None
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_S).close()
+    except (OSError, OverflowError) as error:
+        return unreached(f"nothing answers at {address} ({error})")
+    return None
+
+
+def unreached(found: str) -> Finding:
+    """No cluster was reached."""
+    return fail(
+        "cluster", found, remedy="correct launch.address (`auto` on a node of the cluster), and check the token"
+    )
 
 
 def check_token(environment: Mapping[str, str] = os.environ, *, on_cluster: bool) -> Finding:

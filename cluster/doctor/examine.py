@@ -4,8 +4,8 @@ import uuid
 from pathlib import Path
 
 from cluster.config import LaunchConfig
-from cluster.doctor.access import check_token
-from cluster.doctor.finding import Finding, fail
+from cluster.doctor.access import check_address, check_token, unreached
+from cluster.doctor.finding import Finding
 from cluster.doctor.machine import Limits, examine_machine
 from scheduler.errors import ResourceError
 
@@ -16,6 +16,8 @@ def examine(launch: LaunchConfig, *, storage: Path | None, limits: Limits | None
     findings = [check_token(on_cluster=launch.address is not None)]
     if launch.address is None:
         return findings + examine_machine(limits, storage=storage)
+    if (silent := check_address(launch.address)) is not None:
+        return [*findings, silent, *examine_machine(limits, storage=storage)]
     from cluster.doctor.nodes import examine_nodes
     from cluster.driver import ray_cluster
 
@@ -23,6 +25,4 @@ def examine(launch: LaunchConfig, *, storage: Path | None, limits: Limits | None
         with ray_cluster(launch, f"taskheat-doctor-{uuid.uuid4().hex[:8]}"):
             return findings + examine_nodes(limits, storage=storage)
     except ResourceError as error:
-        remedy = "correct launch.address (`auto` on a node of the cluster), and check the token"
-        unreached = fail("cluster", str(error), remedy=remedy)
-        return [*findings, unreached, *examine_machine(limits, storage=storage)]
+        return [*findings, unreached(str(error)), *examine_machine(limits, storage=storage)]

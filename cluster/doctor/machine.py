@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.doctor.finding import Finding, fail, ok, warn
+from cluster.doctor.memory import free_memory_gb
 from cluster.doctor.versions import check_versions, pinned_versions, project_requirements
 from cluster.origins import HOME, shadowed_packages
 
 _GB = 1e9
-_MEMORY_FILES = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current")
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,21 +136,6 @@ def check_storage(folder: Path, *, least_free_gb: float) -> Finding:
             "storage", f"{folder} has {free_gb:.1f} GB free", remedy="make room: checkpoints and data lie there"
         )
     return ok("storage", f"{folder} is writable, {free_gb:.0f} GB free")
-
-
-def free_memory_gb() -> float | None:
-    """Memory that can still be used: of the machine, or what is left of the container's limit if that is less."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return None
-    kilobytes = {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines)}
-    free = kilobytes["MemAvailable"] * 1024
-    try:
-        limit, used = (Path(file).read_text(encoding="utf-8").strip() for file in _MEMORY_FILES)
-    except OSError:
-        return free / _GB
-    return (free if limit == "max" else min(free, int(limit) - int(used))) / _GB
 
 
 def _driver_list() -> list[str]:

@@ -21,10 +21,10 @@ from cluster.sweep.directory import SweepDirectory, TrialSpec
 from cluster.sweep.optuna_search import OptunaSearcher, optuna_package
 from cluster.sweep.outcome import conclude_sweep
 from cluster.sweep.results import SweepResults, gather_results
+from cluster.sweep.room import concurrency
 from cluster.sweep.trials import plan_trials, planned_steps
 from cluster.sweep.tuning import (
     check_pb2,
-    concurrency,
     stopping,
     tuner_of_named,
     tuner_of_population,

@@ -25,7 +25,7 @@ from cluster.sweep.config import SweepOutput
 from cluster.sweep.directory import SweepDirectory, TrialSpec
 from cluster.sweep.execute import run_named
 from cluster.sweep.results import trial_result
-from cluster.sweep.tuning import concurrency
+from cluster.sweep.room import concurrency
 from evalsvc.report.sensitivity import SCHEMA_VERSION, Cell, SensitivityReport
 from evalsvc.report.sensitivity_page import write_sensitivity
 from scheduler.config_model import ConfigModel

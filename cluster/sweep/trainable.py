@@ -31,7 +31,7 @@ from ray import tune
 
 from cluster.config import RunConfig
 from cluster.fork import Fork
-from cluster.placement import check_resources, place
+from cluster.placement import STAGES, check_resources, place
 from cluster.run import resume_run, start_run
 from cluster.run_directory import RunDirectory
 from cluster.settings import load_config
@@ -39,6 +39,7 @@ from cluster.sweep.config import ObjectiveName
 from cluster.sweep.directory import SweepDirectory, TrialSpec, trial_name
 from cluster.sweep.objective import Score
 from cluster.sweep.results import TrialResult, objectives_of, trial_result
+from cluster.sweep.room import concurrency, room
 from cluster.views.run_view import Listener
 from cluster.watch import StopRequestedError
 from scheduler.errors import ResourceError
@@ -112,7 +113,9 @@ def run_member(config: dict[str, Any]) -> None:
     if not directory.is_done(name):
         run = directory.trial_config(TrialSpec(name, values, (*cut, "train.checkpoint_at=[]")))
         origin = None if pointer is None else (RunDirectory(Path(pointer["run"])), begin)
-        _train(directory, run, origin, lambda record: _introduce(directory.run(name), member, values, record))
+        launch = directory.launch()
+        with room(directory.tune / "places", lambda: concurrency(launch, ray.cluster_resources())):
+            _train(directory, run, origin, lambda record: _introduce(directory.run(name), member, values, record))
     result = trial_result(directory.run(name), name=member, values=values, names=asked.objective)
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / _POINTER).write_text(json.dumps({"run": str(result.root), "step": result.step}))
@@ -163,10 +166,11 @@ def _train(
     deadline = time.monotonic() + _WAIT_S
     while True:
         cluster = ray.cluster_resources()
-        placement = place(launch, cluster)
-        check_resources(placement, available=cluster, cluster=cluster)
+        placements = [place(launch.for_stage(stage), cluster) for stage in STAGES]
+        for placement in placements:
+            check_resources(placement, available=cluster, cluster=cluster)
         try:
-            check_resources(placement, available=ray.available_resources(), cluster=cluster)
+            check_resources(placements[0], available=ray.available_resources(), cluster=cluster)
             directory.discard_unbegun(root.root.name)
             if root.ledger.exists():
                 return resume_run(root.root, listener=listen) is not None

@@ -5,7 +5,6 @@ Concurrency is therefore a number, from what one run needs and what the cluster 
 """
 
 import importlib.util
-import math
 import os
 import random
 from collections.abc import Callable, Mapping, Sequence
@@ -16,8 +15,6 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler, PopulationBasedTraining, TrialScheduler
 from ray.tune.schedulers.pb2 import PB2
 
-from cluster.config import LaunchConfig
-from cluster.placement import place
 from cluster.sweep.config import (
     AshaSchedule,
     ChoiceDomain,
@@ -38,12 +35,6 @@ _QUIET = {"RAY_AIR_NEW_OUTPUT": "0"}
 
 _TRIAL = tune.PlacementGroupFactory([{"memory": 1.0}])
 """One byte: Tune wants a resource, and CPUs taken here would be missing where the training is."""
-
-
-def concurrency(launch: LaunchConfig, cluster: Mapping[str, float]) -> int:
-    """How many runs of this launch the cluster holds at once; at least one."""
-    needed = place(launch, cluster).total()
-    return max(1, min(math.floor(cluster.get(kind, 0) / amount + 1e-6) for kind, amount in needed.items() if amount))
 
 
 class Notices(tune.Callback):

@@ -1,6 +1,7 @@
 import json
 import os
 import re
+import socket
 import stat
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from click.testing import CliRunner
 from packaging.requirements import Requirement
 
 from cluster.cli import main
-from cluster.doctor.access import check_token
+from cluster.doctor.access import check_address, check_token
 from cluster.doctor.finding import Finding, as_json, as_text, fail, has_failed, ok, warn
 from cluster.doctor.machine import (
     Limits,
@@ -18,8 +19,8 @@ from cluster.doctor.machine import (
     check_shm,
     check_storage,
     examine_machine,
-    free_memory_gb,
 )
+from cluster.doctor.memory import free_memory_gb
 from cluster.doctor.nodes import Heard, NodeReport, judge_node
 from cluster.doctor.versions import check_versions, pinned_versions, project_requirements
 from cluster.origins import HOME
@@ -174,6 +175,20 @@ def test_an_empty_token_and_a_cluster_without_tokens_are_found(tmp_path: Path) -
     assert check_token(environment, on_cluster=True).level == "fail"
     assert check_token(environment | {"RAY_AUTH_MODE": "disabled"}, on_cluster=True).level == "warn"
     assert check_token(environment | {"RAY_AUTH_TOKEN": "t"}, on_cluster=True).level == "ok"
+
+
+def test_an_address_at_which_nothing_listens_is_found_at_once_and_one_that_names_no_port_is_left_to_ray() -> None:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        found = check_address(address)
+        assert found is not None
+        assert (found.check, found.level) == ("cluster", "fail")
+        assert found.found.startswith(f"nothing answers at {address} (")
+        server.listen()
+        assert check_address(address) is None
+        assert check_address(f"ray://{address}") is None
+    assert check_address("auto") is None
 
 
 # -- nodes, text ----------------------------------------------------------------------------------------------------

@@ -14,8 +14,9 @@ from cluster.sweep.directory import SweepDirectory, TrialSpec
 from cluster.sweep.optuna_search import OptunaSearcher
 from cluster.sweep.outcome import winner_text
 from cluster.sweep.results import best_of, gather_results, trial_result
+from cluster.sweep.room import concurrency
 from cluster.sweep.trials import plan_trials, planned_steps
-from cluster.sweep.tuning import check_pb2, concurrency, within
+from cluster.sweep.tuning import check_pb2, within
 from scheduler.errors import ConfigError, RunDirectoryError
 from tests.unit.train.local_run import local_run, small_tasks
 
