@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cluster.config import LaunchConfig, RunConfig
+from cluster.config import LaunchConfig, RunConfig, StageLaunch
 from cluster.settings import dump_config, load_config
 from cluster.sweep.config import SweepConfig
 from cluster.sweep.directory import SweepDirectory, TrialSpec
@@ -193,6 +193,7 @@ def test_as_many_trials_run_at_once_as_the_cluster_holds() -> None:
     assert concurrency(LaunchConfig(num_workers=1, cpus_per_worker=0.3), {"CPU": 2.0}) == 6
     assert concurrency(LaunchConfig(), {"CPU": 1.0}) == 1
     assert concurrency(LaunchConfig(num_workers=1), {"CPU": 8.0, "GPU": 2.0}) == 2
+    assert concurrency(LaunchConfig(num_workers=1, stages=(StageLaunch(), StageLaunch(num_workers=4))), {"CPU": 8}) == 2
 
 
 def test_optuna_follows_conditions_and_learns_of_trials_that_finished_before(tmp_path: Path) -> None:
