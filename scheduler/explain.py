@@ -115,9 +115,17 @@ def sentence(task: TaskDecision) -> str:
         text += f"; exposure brings little progress, so its heat counts {task.learnability:.0%}"
     if task.solved_since is not None:
         text += f"; solved since step {task.solved_since}"
-    if task.held_by:
+    if task.held_by == "step limit" and _moves_off(task):
+        text += "; the bounds of other tasks move it, as fast as the step limit allows"
+    elif task.held_by:
         text += f"; {_HELD_WORDS[task.held_by].format(target=task.target_weight)}"
     return text + "."
+
+
+def _moves_off(task: TaskDecision) -> bool:
+    """Whether the weight went the other way than the policy asked for."""
+    asked, moved = task.target_weight - task.weight_before, task.weight_after - task.weight_before
+    return asked * moved <= 0.0 and moved != 0.0
 
 
 def measured(signal: TaskSignal, before: TaskSignal | None) -> str:

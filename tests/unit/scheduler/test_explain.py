@@ -92,6 +92,13 @@ def test_a_measurement_is_told_with_its_change_since_the_one_before() -> None:
     )
 
 
+def test_a_task_that_the_bounds_of_others_move_is_not_said_to_go_towards_its_target() -> None:
+    pushed = replace(CALM, weight_before=0.15, target_weight=0.15, weight_after=0.65, held_by="step limit")
+    assert sentence(pushed).endswith("; the bounds of other tasks move it, as fast as the step limit allows.")
+    towards = replace(pushed, target_weight=0.75)
+    assert sentence(towards).endswith("; the step limit let it go no further towards 75.0%.")
+
+
 def test_noise_and_solved_tasks_are_called_what_they_are() -> None:
     noise = replace(HOT, learnability=0.1, noise_since=300)
     assert "noise, or out of reach: more exposure brought no progress since step 300; its heat counts 10%" in sentence(
