@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from cluster.cli import main
-from cluster.config import LaunchConfig, RunConfig
+from cluster.config import LaunchConfig, RunConfig, StageLaunch
 from cluster.manifests.config import ClusterConfig, GroupConfig, RayUpConfig
 from cluster.manifests.groups import node_groups
 from cluster.manifests.kubernetes import ray_cluster, ray_job
@@ -271,3 +271,27 @@ def test_the_command_prints_what_kubectl_reads_as_the_same_documents(tmp_path: P
     assert documents[1]["spec"]["workerGroupSpecs"][0]["labels"] == {"pool": "no"}
     refused = CliRunner().invoke(main, ["manifest", "--kind", "raycluster", "run.yaml"])
     assert (refused.exit_code, "made from the launch alone" in refused.stderr) == (2, True)
+
+
+def test_stages_with_workers_of_their_own_get_a_group_each_and_an_evaluation_set_apart_one_too() -> None:
+    launch = LaunchConfig(
+        num_workers=4,
+        stages=(
+            StageLaunch(worker_labels={"pool": "throughput"}),
+            StageLaunch(num_workers=1, cpus_per_worker=16, accelerator_type="H100", gpus_per_worker=2),
+        ),
+        evaluation_labels={"pool": "evaluation"},
+        evaluation_gpus=1,
+    )
+    first, second, evaluation = node_groups(launch)
+    assert (first.name, first.max_nodes, first.ray_labels()) == ("stage-1", 4, {"pool": "throughput"})
+    assert (second.name, second.max_nodes, second.cpus, second.gpus) == ("stage-2", 1, 16, 2)
+    assert second.ray_labels() == {"ray.io/accelerator-type": "H100"}
+    assert (evaluation.name, evaluation.gpus, evaluation.ray_labels()) == ("evaluation", 1, {"pool": "evaluation"})
+
+
+def test_stated_groups_without_the_labels_of_a_stage_are_refused() -> None:
+    wrong = ClusterConfig(groups=GROUPS)
+    launch = LaunchConfig(cluster=wrong, stages=(StageLaunch(worker_labels={"pool": "huge"}),))
+    with pytest.raises(ConfigError, match="all at max_nodes: the workers of stage 1: there is no node with the labels"):
+        node_groups(launch)
