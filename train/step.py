@@ -23,6 +23,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from train.batch import collate
+from train.compilation import compiled
 from train.config import ModelConfig, TrainConfig
 from train.data.arrangement import ARRANGEMENTS, CHAIN, SINGLE
 from train.data.store import EncodedRow, TokenStore
@@ -85,11 +86,13 @@ class Stepper:
         self.max_length = longest_row(store)
         with compute_context(model_config, device):
             self._packed = accepts_packed(model, setting=train_config.packing, max_length=self.max_length)
-        self._loss = SupervisedLoss(model).train()
+            self._loss = SupervisedLoss(model).train()
+            if train_config.compile:
+                self._loss = compiled(self._loss, packed=self._packed, device=device, in_lockstep=layout.in_lockstep)
         num_tasks = len(store.task_names)
         self.lengths = [store.supervised_lengths(task) for task in range(num_tasks)]
         self.tally = Tally(num_tasks, device)
-        self.last_loss = torch.zeros(())
+        self.last_loss = 0.0
         self.skipped = SkippedSteps(max_count=train_config.max_skipped_steps)
         self.num_halvings = 0
         self.num_arranged = np.zeros(len(ARRANGEMENTS), dtype=np.int64)
