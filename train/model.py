@@ -53,8 +53,10 @@ def compute_context(config: ModelConfig, device: torch.device) -> AbstractContex
     return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype=dtype)
 
 
-def hint_at_bfloat16(config: ModelConfig, device: torch.device) -> None:
-    """Say once in the log where a CPU could train in bfloat16 and was not told to."""
+def log_precision(config: ModelConfig, device: torch.device) -> None:
+    """Say in the log what training computes in, and where a CPU could do so in bfloat16 and was not told to."""
+    dtype = str(training_dtype(config, device)).removeprefix("torch.")
+    logger.info("forward and backward compute in %s, on %s; trained weights are kept in float32", dtype, device.type)
     is_left_open = isinstance(config, PretrainedModel) and config.dtype == "auto" and device.type == "cpu"
     if is_left_open and torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported():
         logger.info("this CPU computes in bfloat16; model.dtype: bfloat16 makes a step cheaper, at lower precision")
