@@ -22,12 +22,11 @@ import numpy as np
 import torch
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
-from train.batch import collate
+from bench.product_step import ProductStep
 from train.config import LoraConfig, PretrainedModel
 from train.data.store import EncodedRow
-from train.model import SupervisedLoss, build_model, load_tokenizer
-from train.packing import accepts_packed
-from train.parallel import lay_out
+from train.model import build_model, load_tokenizer
+from train.stream.batch import Batch
 
 MODEL = Path(__file__).parents[1] / "models" / "smollm2-135m-instruct"
 RESULTS = Path(__file__).parent / "results" / "memory.json"
@@ -102,16 +101,14 @@ def _rows(num_steps: int) -> list[list[EncodedRow]]:
 
 
 def _train_ours(config: PretrainedModel, steps: list[list[EncodedRow]]) -> None:
-    model: Any = build_model(config, load_tokenizer(MODEL), device=_CPU, seed=0).train()
-    assert accepts_packed(model, setting="on", max_length=128)
-    layout, loss = lay_out(model, parallelism="ddp", device=_CPU), SupervisedLoss(model)
-    optimizer = torch.optim.AdamW(layout.parameters, lr=1e-4, fused=True)
-    for rows in steps:
-        losses = loss(collate(rows, pad_id=0, device=_CPU, packed=True))
-        losses.mean().backward()
-        layout.clip(1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+    model: Any = build_model(config, load_tokenizer(MODEL), device=_CPU, seed=0)
+    step = ProductStep(
+        model, [[row for rows in steps for row in rows]], config=config, batch_size=_BATCH_SIZE, packing=True
+    )
+    for number in range(len(steps)):
+        rows = np.arange(number * _BATCH_SIZE, (number + 1) * _BATCH_SIZE)
+        zeros = np.zeros(_BATCH_SIZE, dtype=np.int32)
+        step.train(Batch(number, zeros, rows, zeros.astype(np.int8)))
 
 
 def _train_with_trainer(config: PretrainedModel, steps: list[list[EncodedRow]]) -> None:

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from peft import LoraConfig, get_peft_model
 from torch.nn import functional
 from torch.nn.utils import clip_grad_norm_
@@ -26,18 +25,15 @@ from transformers import (
 )
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
+from bench.product_step import LEARNING_RATE, MAX_GRAD_NORM, ProductStep
 from train.attention import PackedSequences
-from train.batch import collate
+from train.config import PretrainedModel
 from train.data.store import EncodedRow
-from train.model import SupervisedLoss, trainable_parameters
+from train.model import trainable_parameters
 from train.packing import accepts_packed
-from train.stream.batch import HASH_MASK
 from train.stream.mixture import MixtureStream
-from train.tally import Tally
 
-CPU = torch.device("cpu")
 BATCH_SIZE = 16
-_LEARNING_RATE = 1e-4
 
 
 class Setting(NamedTuple):
@@ -85,7 +81,7 @@ class Loop(Protocol):
 
 
 def make_optimizer(model: Any) -> torch.optim.AdamW:
-    return torch.optim.AdamW(trainable_parameters(model).values(), lr=_LEARNING_RATE, fused=True)
+    return torch.optim.AdamW(trainable_parameters(model).values(), lr=LEARNING_RATE, fused=True)
 
 
 class HandWritten:
@@ -110,7 +106,7 @@ class HandWritten:
                 logits = self._logits(ids, positions, lengths, targets - 1)
             loss = functional.cross_entropy(logits.float(), ids[targets])
             loss.backward()
-            clip_grad_norm_(self._parameters, 1.0)
+            clip_grad_norm_(self._parameters, MAX_GRAD_NORM)
             self._optimizer.step()
             self._optimizer.zero_grad(set_to_none=True)
         return time.process_time() - start
@@ -161,54 +157,25 @@ class RawCalls:
                     use_cache=False,
                 ).logits[0]
             functional.cross_entropy(logits.float(), ids[targets]).backward()
-            clip_grad_norm_(self._parameters, 1.0)
+            clip_grad_norm_(self._parameters, MAX_GRAD_NORM)
             self._optimizer.step()
             self._optimizer.zero_grad(set_to_none=True)
         return time.process_time() - start
 
 
 class Ours:
-    """A step as `train.loop` does it, with its parts: stream, collation, loss, accelerate, tally; rows from memory."""
+    """The step of the product, `train.step.Stepper`, with stream, token store and bookkeeping."""
 
     def __init__(self, setting: Setting, *, packing: bool) -> None:
-        self._setting, model = setting, setting.build()
-        self._stream, self._tally = setting.stream(), Tally(len(setting.rows), CPU)
-        longest = setting.model.max_position_embeddings
-        with setting.autocast():
-            self._packed = accepts_packed(model, setting="on" if packing else "off", max_length=longest)
-        self._step = 0
-        self._lengths = [np.array([row.spans[0, 1] - row.spans[0, 0] for row in rows]) for rows in setting.rows]
-        self._parameters, self._optimizer = list(trainable_parameters(model).values()), make_optimizer(model)
-        self._loss = Accelerator(cpu=True).prepare(SupervisedLoss(model))
-        self._norm = torch.zeros(())
+        config = PretrainedModel(path="made", dtype="bfloat16" if setting.use_bf16 else "float32")
+        self._stream = setting.stream()
+        self._step = ProductStep(setting.build(), setting.rows, config=config, batch_size=BATCH_SIZE, packing=packing)
 
     def run(self, steps: Sequence[Sequence[EncodedRow]]) -> float:
         start = time.process_time()
         for _ in steps:
-            self._train_step()
+            self._step.train(self._stream.next_batch())
         return time.process_time() - start
-
-    def _train_step(self) -> None:
-        batch = self._stream.next_batch()
-        for group in self._optimizer.param_groups:
-            group["lr"] = _LEARNING_RATE
-        num_tokens = sum(int(self._lengths[task][row]) for task, row in zip(batch.tasks, batch.rows, strict=True))
-        slots = np.arange(BATCH_SIZE)
-        tasks, rows = batch.tasks[slots], batch.rows[slots]
-        encoded = [self._setting.rows[int(task)][int(row)] for task, row in zip(tasks, rows, strict=True)]
-        tokens = collate(encoded, pad_id=0, device=CPU, packed=self._packed)
-        torch.default_generator.manual_seed(hash((0, self._step, int(slots[0]))) & HASH_MASK)
-        with self._setting.autocast():
-            losses = self._loss(tokens)
-        (losses.sum() * (1 / num_tokens)).backward()
-        self._tally.add_losses(tasks=tasks, rows=tokens.rows, losses=losses)
-        self._tally.add_slots(
-            step=self._step, slots=slots, tasks=tasks, rows=rows, arrangements=batch.arrangements[slots]
-        )
-        self._norm = torch.maximum(self._norm, clip_grad_norm_(self._parameters, 1.0))
-        self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
-        self._step += 1
 
 
 class Clock(TrainerCallback):
@@ -240,7 +207,7 @@ class HuggingFaceTrainer:
             "logging_strategy": "no",
             "report_to": "none",
             "disable_tqdm": True,
-            "max_grad_norm": 1.0,
+            "max_grad_norm": MAX_GRAD_NORM,
         }
 
     def run(self, steps: Sequence[Sequence[EncodedRow]]) -> float:

@@ -10,12 +10,11 @@ from typing import Any, Literal, get_args
 
 import torch
 from datasets import Dataset, disable_progress_bars  # pyright: ignore[reportMissingImports]
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from transformers import PreTrainedTokenizerFast, PrinterCallback
+from transformers import PrinterCallback
 from trl.trainer.sft_config import SFTConfig  # pyright: ignore[reportMissingImports]
 from trl.trainer.sft_trainer import SFTTrainer  # pyright: ignore[reportMissingImports]
 
+from bench.product_step import word_tokenizer
 from bench.training_loops import BATCH_SIZE, Clock, Setting, make_optimizer, trainer_feature
 from train.data.store import EncodedRow
 
@@ -32,11 +31,7 @@ class TrlTrainer:
         self._layout: Layout = layout
         self._longest = setting.model.max_position_embeddings
         self._use_bf16 = setting.use_bf16
-        self._tokenizer = PreTrainedTokenizerFast(
-            tokenizer_object=Tokenizer(WordLevel({"<pad>": 0, "</s>": 1}, unk_token="<pad>")),
-            pad_token="<pad>",
-            eos_token="</s>",
-        )
+        self._tokenizer = word_tokenizer()
 
     def run(self, steps: Sequence[Sequence[EncodedRow]]) -> float:
         """Train the steps and return the CPU-seconds they took."""

@@ -47,10 +47,14 @@ class PackedSequences:
     cu_seqlens: torch.Tensor
 
 
-def register() -> None:
-    """Make `SPLIT` and `VARLEN` known to transformers; again does no harm."""
+def register(*, in_graphs: bool = True) -> None:
+    """Make `SPLIT` and `VARLEN` known to transformers; again does no harm.
+
+    Not `in_graphs`: torch.compile runs them as they are. With lengths that are never the same twice it would have to
+    compile anew at every step.
+    """
     for name, attention in ((SPLIT, _split_attention), (VARLEN, _varlen_attention)):
-        AttentionInterface.register(name, attention)
+        AttentionInterface.register(name, attention if in_graphs else torch.compiler.disable(attention))
         AttentionMaskInterface.register(name, _mask)
 
 

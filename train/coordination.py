@@ -83,7 +83,7 @@ class Coordinator(Protocol):
         ...
 
     def pulse(self, *, step: int, loss: float, samples_per_s: float) -> None:
-        """Say where training is, for the live view; never blocks. `loss`: nats per token of a micro-batch."""
+        """Say where training is, for the live view; never blocks. `loss`: nats per token of a step."""
         ...
 
     def finish(self, *, step: int, reason: str) -> None:

@@ -26,7 +26,7 @@ from train.checkpoint_store import CheckpointStore
 from train.coordination import Coordinator
 from train.data.store import EncodedRow, TokenStore
 from train.influence import InfluenceProbe
-from train.model import build_model, hint_at_bfloat16, load_snapshot, load_tokenizer, pad_id
+from train.model import build_model, load_snapshot, load_tokenizer, log_precision, pad_id
 from train.own_answers import Place, wanted_places, write_contexts
 from train.parallel import lay_out
 from train.safekeeping import Safekeeping, num_kept
@@ -63,7 +63,7 @@ class Worker:
         self.num_tasks = len(self.store.task_names)
         self.tokenizer = load_tokenizer(job.tokenizer)
         self.model = build_model(job.model, self.tokenizer, device=self.device, seed=job.setup.seed)
-        hint_at_bfloat16(job.model, self.device)
+        log_precision(job.model, self.device)
         self.layout = lay_out(self.model, parallelism=job.parallelism, device=self.device)
         self.optimizer = self._make_optimizer()
         self.stepper = Stepper(
@@ -347,6 +347,6 @@ class Worker:
         if self.coordinator is not None and now - self.last_pulse_s >= _PULSE_EVERY_S:
             samples = (self.step - self.last_pulse_step) * self.job.train.global_batch_size
             self.coordinator.pulse(
-                step=self.step, loss=float(self.stepper.last_loss), samples_per_s=samples / (now - self.last_pulse_s)
+                step=self.step, loss=self.stepper.last_loss, samples_per_s=samples / (now - self.last_pulse_s)
             )
             self.last_pulse_s, self.last_pulse_step = now, self.step

@@ -7,8 +7,9 @@ weights is all that has to travel.
 import inspect
 import logging
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import LoraConfig as PeftLoraConfig
@@ -49,11 +50,13 @@ def compute_context(config: ModelConfig, device: torch.device) -> AbstractContex
     being computed in float32.
     """
     dtype = training_dtype(config, device)
-    return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
+    return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype=dtype)
 
 
-def hint_at_bfloat16(config: ModelConfig, device: torch.device) -> None:
-    """Say once in the log where a CPU could train in bfloat16 and was not told to."""
+def log_precision(config: ModelConfig, device: torch.device) -> None:
+    """Say in the log what training computes in, and where a CPU could do so in bfloat16 and was not told to."""
+    dtype = str(training_dtype(config, device)).removeprefix("torch.")
+    logger.info("forward and backward compute in %s, on %s; trained weights are kept in float32", dtype, device.type)
     is_left_open = isinstance(config, PretrainedModel) and config.dtype == "auto" and device.type == "cpu"
     if is_left_open and torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported():
         logger.info("this CPU computes in bfloat16; model.dtype: bfloat16 makes a step cheaper, at lower precision")
@@ -178,14 +181,14 @@ class SupervisedLoss(nn.Module):
     """Cross-entropy at supervised positions only; the LM head is applied to those alone where the model offers that.
 
     A packed batch is for a model that `train.packing.accepts_packed` has prepared. A model whose forward has no
-    `logits_to_keep` takes the full, slower path, with a warning.
+    `logits_to_keep`, or one that takes no mask, goes the full, slower way, with a warning.
     """
 
     def __init__(self, model: PreTrainedModel | PeftModel) -> None:
         super().__init__()
         self.model = model
-        base = model.get_base_model() if isinstance(model, PeftModel) else model
-        self._head_is_sparse = "logits_to_keep" in inspect.signature(base.forward).parameters
+        base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+        self._head_is_sparse = _keeps_marked_positions(base)
         if not self._head_is_sparse:
             logger.warning("%s computes logits at every position: slower, same loss", type(base).__name__)
 
@@ -200,3 +203,19 @@ class SupervisedLoss(nn.Module):
             logits = slice_logits_to_keep(self.model(**arguments).logits, batch.predicts_answer)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         return functional.cross_entropy(logits.flatten(end_dim=-2), batch.labels, reduction="none")
+
+
+def _keeps_marked_positions(base: Any) -> bool:
+    """Whether `logits_to_keep` may be a mask [B, T]. Models of transformers take one; code from elsewhere is tried."""
+    if "logits_to_keep" not in inspect.signature(base.forward).parameters:
+        return False
+    if type(base).__module__.startswith("transformers."):
+        return True
+    ids = torch.tensor([[0, 1], [1, 0]], device=base.device)
+    mask = torch.tensor([[True, False], [True, True]], device=base.device)
+    try:
+        with torch.no_grad():
+            logits = base(input_ids=ids, attention_mask=torch.ones_like(ids), logits_to_keep=mask).logits
+    except (IndexError, TypeError, ValueError, RuntimeError):
+        return False
+    return logits.shape[:-1].numel() == int(mask.sum())

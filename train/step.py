@@ -23,6 +23,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from train.batch import collate
+from train.compilation import compiled
 from train.config import ModelConfig, TrainConfig
 from train.data.arrangement import ARRANGEMENTS, CHAIN, SINGLE
 from train.data.store import EncodedRow, TokenStore
@@ -41,7 +42,7 @@ logger = logging.getLogger(__name__)
 
 
 class _Micro(NamedTuple):
-    """A micro-batch after its backward: its slots, the row in it of every supervised token, and the tokens' losses."""
+    """A micro-batch after its backward: its slots, the row in it of every supervised token, the tokens' losses [N]."""
 
     slots: np.ndarray
     rows: torch.Tensor
@@ -54,7 +55,7 @@ class Stepper:
     Attributes:
         max_length: Tokens of the longest training row, in any arrangement.
         tally: Losses and samples since the last boundary.
-        last_loss: Mean token loss of the latest micro-batch, nats.
+        last_loss: Mean loss per supervised token of the latest step's global batch, nats.
         skipped: Steps that changed nothing.
         num_halvings: How often micro-batches were halved because memory ran out, 0 or 1.
         num_arranged: int64 [3], samples of all ranks trained alone, as chain and as contrast since step 0.
@@ -85,11 +86,13 @@ class Stepper:
         self.max_length = longest_row(store)
         with compute_context(model_config, device):
             self._packed = accepts_packed(model, setting=train_config.packing, max_length=self.max_length)
-        self._loss = SupervisedLoss(model).train()
+            self._loss = SupervisedLoss(model).train()
+            if train_config.compile:
+                self._loss = compiled(self._loss, packed=self._packed, device=device, in_lockstep=layout.in_lockstep)
         num_tasks = len(store.task_names)
         self.lengths = [store.supervised_lengths(task) for task in range(num_tasks)]
         self.tally = Tally(num_tasks, device)
-        self.last_loss = torch.zeros(())
+        self.last_loss = 0.0
         self.skipped = SkippedSteps(max_count=train_config.max_skipped_steps)
         self.num_halvings = 0
         self.num_arranged = np.zeros(len(ARRANGEMENTS), dtype=np.int64)
@@ -117,7 +120,7 @@ class Stepper:
             self._halve(batch.step, stage)
             done = self._gradients(batch, stage)
         norm = self.layout.clip(stage.max_grad_norm)
-        is_finite = math.isfinite(norm) and math.isfinite(self._step_loss)
+        is_finite = math.isfinite(norm) and math.isfinite(self.last_loss)
         if is_finite:
             self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
@@ -148,7 +151,8 @@ class Stepper:
             if self.layout.in_lockstep or not is_out_of_memory(error):
                 raise
             was_out_of_memory = True
-        loss = sum((micro.losses.sum() / batch_tokens for micro in done), torch.zeros((), device=self._device))
+        sums = [micro.losses.sum() for micro in done] or [torch.zeros((), device=self._device)]
+        loss = sum(sums[1:], sums[0])
         numbers = torch.stack([loss, torch.full_like(loss, float(was_out_of_memory))])
         total_loss, num_out_of_memory = self.layout.sum_over_workers(numbers).tolist()
         if num_out_of_memory:
@@ -156,7 +160,7 @@ class Stepper:
             done.clear()
             release(self._device)
             return None
-        self._step_loss = total_loss
+        self.last_loss = total_loss / batch_tokens
         return done
 
     def _parts(self, batch: Batch, stage: StageTraining) -> list[np.ndarray]:
@@ -191,8 +195,7 @@ class Stepper:
         self._seed_dropout(hash((self._seed, batch.step, int(slots[0]))) & HASH_MASK)
         with compute_context(self._model_config, self._device):
             losses = self._loss(tokens)
-        (losses.sum() * (weight * self.layout.gradient_scale)).backward()
-        self.last_loss = losses.detach().mean()
+        losses.backward(torch.full_like(losses, weight * self.layout.gradient_scale))
         return _Micro(slots, tokens.rows, losses.detach())
 
     def gradient(self, task: int, rows: Sequence[int], *, step: int) -> list[torch.Tensor]:
@@ -246,12 +249,12 @@ class Stepper:
     def _encoded(self, batch: Batch, slots: np.ndarray, stage: StageTraining) -> list[EncodedRow]:
         """The rows of some slots, in the arrangement they are trained in."""
         found = []
-        for slot in slots.tolist():
-            place, code = (int(batch.tasks[slot]), int(batch.rows[slot])), int(batch.arrangements[slot])
-            row = self.contexts.get(place) if code == CHAIN else None
-            row = row or self._store.encoded(*place, arrangement=code)
+        columns = (batch.tasks, batch.rows, batch.arrangements)
+        for task, number, code in zip(*(column[slots].tolist() for column in columns), strict=True):
+            row = self.contexts.get((task, number)) if code == CHAIN else None
+            row = row or self._store.encoded(task, number, arrangement=code)
             if code != SINGLE and stage.max_length is not None and len(row.input_ids) > stage.max_length:
-                row = self._store.encoded(*place)
+                row = self._store.encoded(task, number)
             found.append(row)
         return found
 

@@ -33,7 +33,11 @@ def add_hashes(first: int, second: int) -> int:
 
 
 def slots_hash(
-    step: int, slots: np.ndarray, tasks: np.ndarray, rows: np.ndarray, arrangements: np.ndarray | None = None
+    step: int | np.ndarray,
+    slots: np.ndarray,
+    tasks: np.ndarray,
+    rows: np.ndarray,
+    arrangements: np.ndarray | None = None,
 ) -> int:
     """Order-independent hash of (step, slot, task, row, arrangement) tuples: 64-bit hashes summed modulo 2**63.
 
@@ -41,7 +45,7 @@ def slots_hash(
     sum is compared with the stream's own.
 
     Args:
-        step: The optimiser step all slots belong to.
+        step: The optimiser step all slots belong to, or int [N], that of each.
         slots: int [N] positions in the global batch.
         tasks: int [N].
         rows: int [N], below 2**52.

@@ -8,12 +8,27 @@ import torch
 from transformers import (
     AutoModelForCausalLM,
     BloomConfig,
+    DeepseekV3Config,
+    FalconConfig,
+    Gemma2Config,
+    Gemma3TextConfig,
     GPT2Config,
     GPTNeoXConfig,
+    GptOssConfig,
+    JambaConfig,
+    Lfm2Config,
+    Llama4TextConfig,
     LlamaConfig,
     MambaConfig,
     MistralConfig,
+    MixtralConfig,
+    OPTConfig,
+    Phi3Config,
+    PhiConfig,
     Qwen2Config,
+    Qwen3Config,
+    Qwen3MoeConfig,
+    SmolLM3Config,
 )
 
 from train.data.store import EncodedRow
@@ -50,6 +65,32 @@ _LLAMA: dict[str, Any] = _COMMON | {
 }
 _GPT2: dict[str, Any] = _COMMON | {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64}
 _NO_DROPOUT: dict[str, Any] = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+_GROUPED: dict[str, Any] = _LLAMA | {"num_key_value_heads": 2, "head_dim": 8}
+_EXPERTS: dict[str, Any] = {"num_experts_per_tok": 2, "moe_intermediate_size": 24}
+_LATENT: dict[str, Any] = {
+    "n_routed_experts": 4,
+    "n_group": 1,
+    "topk_group": 1,
+    "first_k_dense_replace": 1,
+    "kv_lora_rank": 8,
+    "q_lora_rank": 8,
+    "qk_rope_head_dim": 4,
+    "qk_nope_head_dim": 4,
+    "v_head_dim": 8,
+}
+_OPT: dict[str, Any] = {
+    "vocab_size": VOCAB_SIZE,
+    "init_std": 0.3,
+    "eos_token_id": 1,
+    "pad_token_id": 0,
+    "hidden_size": 32,
+    "ffn_dim": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 64,
+    "word_embed_proj_dim": 32,
+    "dropout": 0.0,
+}
 FAMILIES: dict[str, Any] = {
     "llama": LlamaConfig(**_LLAMA, num_key_value_heads=4),
     "llama, grouped heads": LlamaConfig(**_LLAMA, num_key_value_heads=2),
@@ -58,6 +99,30 @@ FAMILIES: dict[str, Any] = {
     "qwen2": Qwen2Config(**_LLAMA, num_key_value_heads=2),
     "mistral, wide window": MistralConfig(**_LLAMA, num_key_value_heads=2, sliding_window=64),
     "mistral, narrow window": MistralConfig(**_LLAMA, num_key_value_heads=2, sliding_window=6),
+    "qwen3": Qwen3Config(**_GROUPED),
+    "gemma3, wide window": Gemma3TextConfig(**_GROUPED, sliding_window=64, query_pre_attn_scalar=8),
+    "gemma3, narrow window": Gemma3TextConfig(**_GROUPED, sliding_window=6, query_pre_attn_scalar=8),
+    "gemma2": Gemma2Config(**_GROUPED, sliding_window=64, query_pre_attn_scalar=8),
+    "phi": PhiConfig(**_LLAMA),
+    "phi3": Phi3Config(**_GROUPED),
+    "opt": OPTConfig(**_OPT),
+    "smollm3": SmolLM3Config(**_GROUPED, no_rope_layers=[1, 0]),
+    "deepseek v3": DeepseekV3Config(**_LLAMA, **_EXPERTS, **_LATENT),
+    "mixtral": MixtralConfig(**_GROUPED, num_local_experts=4),
+    "qwen3-moe": Qwen3MoeConfig(**_GROUPED, **_EXPERTS, num_experts=4),
+    "gpt-oss": GptOssConfig(**_GROUPED, num_local_experts=4),
+    "llama4": Llama4TextConfig(**_GROUPED, num_local_experts=2, intermediate_size_mlp=48, attention_chunk_size=64),
+    "jamba": JambaConfig(
+        **_GROUPED,
+        num_experts=2,
+        attn_layer_period=2,
+        attn_layer_offset=1,
+        mamba_d_state=4,
+        mamba_dt_rank=4,
+        use_mamba_kernels=False,
+    ),
+    "lfm2": Lfm2Config(**_GROUPED, layer_types=["conv", "full_attention"]),
+    "falcon": FalconConfig(**_COMMON, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, alibi=True),
     "bloom": BloomConfig(**_COMMON, hidden_size=32, n_layer=2, n_head=4),
     "mamba": MambaConfig(**_COMMON, hidden_size=32, num_hidden_layers=1, state_size=4),
 }

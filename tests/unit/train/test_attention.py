@@ -21,7 +21,35 @@ from train.model import SupervisedLoss, trainable_parameters
 from train.packing import accepts_packed
 
 CPU = torch.device("cpu")
-PACKABLE = ["llama", "llama, grouped heads", "gpt-neox", "gpt2", "qwen2", "mistral, wide window"]
+PACKABLE = [
+    "llama",
+    "llama, grouped heads",
+    "gpt-neox",
+    "gpt2",
+    "qwen2",
+    "qwen3",
+    "mistral, wide window",
+    "gemma3, wide window",
+    "phi",
+    "phi3",
+    "opt",
+    "smollm3",
+    "deepseek v3",
+    "mixtral",
+    "qwen3-moe",
+]
+PADDED = {
+    "mistral, narrow window": "sliding window of 6 tokens is shorter than the longest row, 30",
+    "gemma3, narrow window": "sliding window of 6 tokens is shorter than the longest row, 30",
+    "gemma2": "its attention is eager, not sdpa",
+    "gpt-oss": "its attention is eager, not sdpa",
+    "llama4": "a state or a pattern runs along its tokens ['chunked_attention']",
+    "lfm2": "a state or a pattern runs along its tokens ['conv']",
+    "jamba": "its attention cannot be replaced",
+    "falcon": "its attention cannot be replaced",
+    "bloom": "its attention cannot be replaced",
+    "mamba": "its attention cannot be replaced",
+}
 
 
 def with_adapters(model: PreTrainedModel) -> Any:
@@ -129,14 +157,7 @@ def test_attention_dropout_is_drawn_in_training_and_not_in_evaluation() -> None:
     assert torch.equal(loss(batch), loss(batch))
 
 
-@pytest.mark.parametrize(
-    ("family", "reason"),
-    [
-        ("mistral, narrow window", "sliding window of 6 tokens is shorter than the longest row, 30"),
-        ("bloom", "its attention cannot be replaced"),
-        ("mamba", "its attention cannot be replaced"),
-    ],
-)
+@pytest.mark.parametrize(("family", "reason"), PADDED.items(), ids=PADDED)
 def test_a_model_that_cannot_be_packed_is_padded_with_the_reason_and_left_as_it_was(
     family: str, reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -148,6 +169,15 @@ def test_a_model_that_cannot_be_packed_is_padded_with_the_reason_and_left_as_it_
     assert model.config._attn_implementation == before
     with pytest.raises(ConfigError, match="set it to auto or off"):
         accepts_packed(model, setting="on", max_length=30)
+
+
+@pytest.mark.parametrize("family", PADDED)
+def test_a_model_that_is_padded_gives_each_row_the_losses_it_gets_alone(family: str) -> None:
+    model, rows = tiny(family), random_samples(5)
+    assert not accepts_packed(model, setting="auto", max_length=30)
+    loss = SupervisedLoss(model)
+    alone = torch.cat([loss(collate([row], pad_id=0, device=CPU)) for row in rows])
+    torch.testing.assert_close(loss(collate(rows, pad_id=0, device=CPU)), alone, rtol=0, atol=2e-5)
 
 
 def test_the_varlen_name_does_on_a_cpu_what_the_split_name_does() -> None:

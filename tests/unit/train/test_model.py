@@ -47,6 +47,16 @@ class AllLogitsLlama(LlamaForCausalLM):
         return super().forward(input_ids=input_ids, position_ids=position_ids, **kwargs)
 
 
+class LastLogitsLlama(LlamaForCausalLM):
+    """A model that can leave out all but the last positions, and knows no other way to say which."""
+
+    def forward(self, input_ids: Any = None, attention_mask: Any = None, logits_to_keep: Any = 0, **_: Any) -> Any:  # type: ignore[override]
+        output = super().forward(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
+        keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        output.logits = output.logits[:, keep, :]
+        return output
+
+
 def with_adapters(model: LlamaForCausalLM) -> Any:
     """LoRA whose second factor is not zero, so that the adapters count."""
     wrapped = get_peft_model(model, PeftLoraConfig(task_type="CAUSAL_LM", r=4, target_modules="all-linear"))
@@ -124,6 +134,16 @@ def test_a_model_that_cannot_skip_positions_takes_the_full_path_with_a_warning(
         full = SupervisedLoss(llama(FullLogitsLlama))
     assert "FullLogitsLlama computes logits at every position" in caplog.text
     torch.testing.assert_close(full(batch), expected, rtol=0, atol=1e-5)
+
+
+def test_a_model_whose_logits_to_keep_is_a_number_only_computes_them_all_with_a_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    batch = collate(random_samples(), pad_id=0, device=CPU)
+    with caplog.at_level(logging.WARNING):
+        losses = SupervisedLoss(llama(LastLogitsLlama))(batch)
+    assert "LastLogitsLlama computes logits at every position" in caplog.text
+    torch.testing.assert_close(losses, SupervisedLoss(llama())(batch), rtol=0, atol=1e-5)
 
 
 def test_a_model_that_can_only_compute_all_logits_is_packed_all_the_same() -> None:

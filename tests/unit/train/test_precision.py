@@ -1,5 +1,6 @@
 """Training in bfloat16: what is kept in float32, and that every path computes what the padded float32 one does."""
 
+import logging
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from tests.unit.train.made import llama
 from tests.unit.train.samples import random_samples
 from train.batch import collate
 from train.config import LoraConfig, PretrainedModel
-from train.model import SupervisedLoss, build_model, compute_context, trainable_parameters
+from train.model import SupervisedLoss, build_model, compute_context, log_precision, trainable_parameters
 from train.packing import accepts_packed
 from train.tokenizer import train_byte_tokenizer
 
@@ -75,6 +76,13 @@ def test_what_is_trained_is_kept_in_float32(kind: str, base: str) -> None:
     assert {parameter.dtype for parameter in trainable_parameters(model).values()} == {torch.float32}
     frozen = {parameter.dtype for parameter in model.parameters() if not parameter.requires_grad}
     assert frozen == (set() if kind == "all weights" else {torch.bfloat16})
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_log_says_what_training_computes_in(base: str, dtype: Any, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        log_precision(PretrainedModel(path=base, dtype=dtype), CPU)
+    assert f"forward and backward compute in {dtype}, on cpu" in caplog.text
 
 
 def test_in_float32_nothing_is_cast(base: str) -> None:
