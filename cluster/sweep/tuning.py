@@ -15,6 +15,7 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler, PopulationBasedTraining, TrialScheduler
 from ray.tune.schedulers.pb2 import PB2
 
+from cluster.run_directory import RunDirectory
 from cluster.sweep.config import (
     AshaSchedule,
     ChoiceDomain,
@@ -27,8 +28,8 @@ from cluster.sweep.config import (
 )
 from cluster.sweep.directory import SweepDirectory
 from cluster.sweep.optuna_search import OptunaSearcher
-from cluster.sweep.space import bounded, draw
-from cluster.sweep.trainable import member_name, run_member, run_trial
+from cluster.sweep.space import bounded, draw, label
+from cluster.sweep.trainable import member_name, read_pointer, run_member, run_trial
 from scheduler.errors import ConfigError
 
 _QUIET = {"RAY_AIR_NEW_OUTPUT": "0"}
@@ -45,7 +46,19 @@ class Notices(tune.Callback):
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
         """Called by Tune."""
-        self._say(f"{_name(trial)} starts")
+        self._say(f"{_name(trial)} {self._beginning(trial)}")
+
+    def _beginning(self, trial: Any) -> str:
+        """How a trial begins; a member of a population may go on from its own run or from another's."""
+        pointer = read_pointer(trial.checkpoint)
+        if pointer is None:
+            return "starts"
+        donor = RunDirectory(Path(pointer["run"])).read_manifest()["sweep"]["trial"]
+        if donor == _name(trial):
+            return f"goes on at step {pointer['step']}"
+        searched = self._directory.config().space
+        values = label({key: value for key, value in trial.config.items() if key in searched})
+        return f"clones {donor} at step {pointer['step']}, and goes on with {values}"
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
         """Called by Tune."""
