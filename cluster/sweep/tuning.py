@@ -124,11 +124,12 @@ def tuner_of_search(
 def tuner_of_population(directory: SweepDirectory, names: Sequence[str], *, say: Callable[[str], None]) -> tune.Tuner:
     """A tuner whose trials clone one another; an interrupted one goes on from Tune's own state.
 
-    Tune must know all members from the start, or the first two would be the whole population to it: no limit here.
+    Tune must know all members from the start, or the first two would be the whole population to it: no limit here. It
+    must also know the last step: otherwise PBT compares there too, and sends the worst to train their last leg again.
     """
     config, base = directory.config(), directory.base()
     trainable = tune.with_resources(run_member, _TRIAL)
-    run_config = _run_config(directory, "population", Notices(directory, say))
+    run_config = _run_config(directory, "population", Notices(directory, say), last_step=base.train.last_step)
     before = str(Path(run_config.storage_path or "") / (run_config.name or ""))
     if tune.Tuner.can_restore(before):
         return tune.Tuner.restore(before, trainable, resume_unfinished=True, restart_errored=True)
@@ -155,7 +156,9 @@ def _value_of(values: Sequence[Mapping[str, Any]], key: str) -> Callable[[Mappin
     return lambda config: values[config["begun_as"]][key]
 
 
-def _run_config(directory: SweepDirectory, stage: str, notices: Notices) -> tune.RunConfig:
+def _run_config(
+    directory: SweepDirectory, stage: str, notices: Notices, *, last_step: int | None = None
+) -> tune.RunConfig:
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     if stage != "population":
@@ -165,6 +168,7 @@ def _run_config(directory: SweepDirectory, stage: str, notices: Notices) -> tune
         name=stage,
         storage_path=str(directory.tune),
         callbacks=[notices],
+        stop=None if last_step is None else {"step": last_step},
         verbose=0,
         failure_config=tune.FailureConfig(max_failures=0),
     )
