@@ -204,19 +204,22 @@ def misses(figures: Figures) -> list[str]:
     return found
 
 
-def show_schedule(folder: Path, schedule: ScheduleName, *, quick: bool) -> list[str]:
-    """What the schedule did to the trials, a line each, as the report has it."""
+def show_schedule(folder: Path, schedule: ScheduleName, *, quick: bool) -> tuple[list[str], list[str]]:
+    """What the schedule did to the trials, a line each, as the report has it; and every aim that is missed."""
     root = folder / "sweeps" / schedule
     sweep = write_scheduled(folder, schedule, quick=quick)
     run("sweep", str(sweep), _LAUNCH, f"output.dir={root.parent}", f"output.name={root.name}")
     report = json.loads((root / "report.json").read_text(encoding="utf-8"))
     if schedule == "asha":
         stopped = [trial for trial in report["trials"] if trial["status"] == "stopped"]
-        return [f"{trial['name']} was stopped at step {trial['step']}: {trial['label']}" for trial in stopped]
-    return [
-        f"at step {clone['step']} {clone['trial']} cloned {clone['donor']}: {clone['changed']}"
-        for clone in report["clones"]
-    ]
+        found = [f"{trial['name']} was stopped at step {trial['step']}: {trial['label']}" for trial in stopped]
+    else:
+        clones = report["clones"]
+        found = [f"at step {one['step']} {one['trial']} cloned {one['donor']}: {one['changed']}" for one in clones]
+    trained, asked = report["steps_trained"], report["steps_unshared"]
+    missed = [] if found else [f"{schedule} changed no trial"]
+    missed += [f"{trained} steps trained for {asked}"] if trained > asked else []
+    return [*found, f"{trained} optimiser steps trained"], missed
 
 
 @contextmanager
@@ -247,11 +250,11 @@ def main() -> None:
     RESULTS.mkdir(exist_ok=True)
     with working_folder(arguments.keep) as folder:
         if arguments.schedule:
-            found = show_schedule(folder, arguments.schedule, quick=arguments.quick)
+            found, missed = show_schedule(folder, arguments.schedule, quick=arguments.quick)
             print("\n".join(found))
             (RESULTS / f"{arguments.schedule}.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-            if arguments.check and not found:
-                raise SystemExit(f"missed: {arguments.schedule} changed no trial")
+            if arguments.check and missed:
+                raise SystemExit("missed: " + "; ".join(missed))
             return
         figures = measure(folder, quick=arguments.quick)
     print(

@@ -105,7 +105,7 @@ def run_member(config: dict[str, Any]) -> None:
     directory = SweepDirectory(Path(config["sweep"]))
     asked, member = directory.config(), member_name(tune.get_context().get_trial_id())
     values = {key: config[key] for key in asked.space}
-    pointer = _read_pointer(tune.get_checkpoint())
+    pointer = read_pointer(tune.get_checkpoint())
     begin = 0 if pointer is None else int(pointer["step"])
     end = next((step for step in config["compared_at"] if step > begin), None)
     name = leg_name(directory, member, values, pointer)
@@ -201,7 +201,8 @@ def leg_name(
     return free
 
 
-def _read_pointer(checkpoint: Any) -> dict[str, Any] | None:
+def read_pointer(checkpoint: Any) -> dict[str, Any] | None:
+    """Run and step that a member's checkpoint stands for; None of none."""
     if checkpoint is None:
         return None
     with checkpoint.as_directory() as folder:

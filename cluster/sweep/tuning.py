@@ -15,6 +15,7 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler, PopulationBasedTraining, TrialScheduler
 from ray.tune.schedulers.pb2 import PB2
 
+from cluster.run_directory import RunDirectory
 from cluster.sweep.config import (
     AshaSchedule,
     ChoiceDomain,
@@ -27,8 +28,8 @@ from cluster.sweep.config import (
 )
 from cluster.sweep.directory import SweepDirectory
 from cluster.sweep.optuna_search import OptunaSearcher
-from cluster.sweep.space import bounded, draw
-from cluster.sweep.trainable import member_name, run_member, run_trial
+from cluster.sweep.space import bounded, draw, label
+from cluster.sweep.trainable import member_name, read_pointer, run_member, run_trial
 from scheduler.errors import ConfigError
 
 _QUIET = {"RAY_AIR_NEW_OUTPUT": "0"}
@@ -45,7 +46,19 @@ class Notices(tune.Callback):
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
         """Called by Tune."""
-        self._say(f"{_name(trial)} starts")
+        self._say(f"{_name(trial)} {self._beginning(trial)}")
+
+    def _beginning(self, trial: Any) -> str:
+        """How a trial begins; a member of a population may go on from its own run or from another's."""
+        pointer = read_pointer(trial.checkpoint)
+        if pointer is None:
+            return "starts"
+        donor = RunDirectory(Path(pointer["run"])).read_manifest()["sweep"]["trial"]
+        if donor == _name(trial):
+            return f"goes on at step {pointer['step']}"
+        searched = self._directory.config().space
+        values = label({key: value for key, value in trial.config.items() if key in searched})
+        return f"clones {donor} at step {pointer['step']}, and goes on with {values}"
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
         """Called by Tune."""
@@ -111,11 +124,12 @@ def tuner_of_search(
 def tuner_of_population(directory: SweepDirectory, names: Sequence[str], *, say: Callable[[str], None]) -> tune.Tuner:
     """A tuner whose trials clone one another; an interrupted one goes on from Tune's own state.
 
-    Tune must know all members from the start, or the first two would be the whole population to it: no limit here.
+    Tune must know all members from the start, or the first two would be the whole population to it: no limit here. It
+    must also know the last step: otherwise PBT compares there too, and sends the worst to train their last leg again.
     """
     config, base = directory.config(), directory.base()
     trainable = tune.with_resources(run_member, _TRIAL)
-    run_config = _run_config(directory, "population", Notices(directory, say))
+    run_config = _run_config(directory, "population", Notices(directory, say), last_step=base.train.last_step)
     before = str(Path(run_config.storage_path or "") / (run_config.name or ""))
     if tune.Tuner.can_restore(before):
         return tune.Tuner.restore(before, trainable, resume_unfinished=True, restart_errored=True)
@@ -142,7 +156,9 @@ def _value_of(values: Sequence[Mapping[str, Any]], key: str) -> Callable[[Mappin
     return lambda config: values[config["begun_as"]][key]
 
 
-def _run_config(directory: SweepDirectory, stage: str, notices: Notices) -> tune.RunConfig:
+def _run_config(
+    directory: SweepDirectory, stage: str, notices: Notices, *, last_step: int | None = None
+) -> tune.RunConfig:
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     if stage != "population":
@@ -152,6 +168,7 @@ def _run_config(directory: SweepDirectory, stage: str, notices: Notices) -> tune
         name=stage,
         storage_path=str(directory.tune),
         callbacks=[notices],
+        stop=None if last_step is None else {"step": last_step},
         verbose=0,
         failure_config=tune.FailureConfig(max_failures=0),
     )

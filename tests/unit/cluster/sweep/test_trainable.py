@@ -1,15 +1,22 @@
 """What a trial tells Tune while it trains is what its ledger says, each evaluation once."""
 
+import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from ray import tune
 
+from cluster.config import LaunchConfig
+from cluster.sweep.config import SweepConfig
 from cluster.sweep.directory import SweepDirectory
 from cluster.sweep.objective import Score
 from cluster.sweep.results import objectives_of, trial_result
 from cluster.sweep.trainable import Evaluations, leg_name, member_name
+from cluster.sweep.tuning import Notices
 from evalsvc.report.history import RunHistory
 from scheduler.ledger import read_ledger
+from tests.unit.cluster.sweep.configs import run_config
 from tests.unit.train.local_run import CrashError, Disturbances, LocalRun, local_run, small_tasks
 
 
@@ -65,3 +72,38 @@ def test_a_leg_is_gone_on_with_only_from_the_same_beginning_under_the_same_value
     assert leg_name(directory, "trial-001", values, pointer) == name
     assert leg_name(directory, "trial-001", {"train.learning_rate": 0.2}, pointer) == f"{name}-2"
     assert leg_name(directory, "trial-001", values, {"run": "/runs/other", "step": 80}) == f"{name}-2"
+
+
+def test_the_log_says_of_a_member_whether_it_goes_on_with_its_own_run_or_clones_anothers(tmp_path: Path) -> None:
+    config = SweepConfig.model_validate(
+        {
+            "run": ["run.yaml"],
+            "space": {"train.learning_rate": {"type": "log_uniform", "low": 1e-4, "high": 1e-2}},
+            "search": {"type": "random", "trials": 2},
+            "schedule": {"type": "pbt", "every_steps": 40},
+            "output": {"dir": tmp_path, "name": "sweep"},
+        }
+    )
+    run = run_config(output={"dir": tmp_path / "runs"})
+    directory = SweepDirectory.create(config, config.output, base=run, launch=LaunchConfig())
+    for member in ("trial-000", "trial-001"):
+        directory.run(member).root.mkdir()
+        directory.run(member).update_manifest(sweep={"trial": member, "values": {}})
+    said: list[str] = []
+
+    def start(*, donor: str | None) -> None:
+        folder = tmp_path / f"checkpoint of {donor}"
+        folder.mkdir()
+        (folder / "run.json").write_text(json.dumps({"run": str(directory.run(donor or "").root), "step": 40}))
+        checkpoint = None if donor is None else tune.Checkpoint.from_directory(folder)
+        member = {"train.learning_rate": 0.0025, "sweep": "elsewhere"}
+        trial = SimpleNamespace(trial_id="0b524_00001", config=member, checkpoint=checkpoint)
+        Notices(directory, said.append).on_trial_start(0, [], trial)
+
+    for donor in (None, "trial-001", "trial-000"):
+        start(donor=donor)
+    assert said == [
+        "trial-001 starts",
+        "trial-001 goes on at step 40",
+        "trial-001 clones trial-000 at step 40, and goes on with train.learning_rate=0.0025",
+    ]
