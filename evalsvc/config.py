@@ -14,8 +14,8 @@ class EvaluationConfig(ConfigModel):
     are sampled at `temperature`: their scores give the output variance, and the automatic reviewer reads them all.
     """
 
-    sampled_probes: int = Field(default=8, ge=1)
-    samples_per_probe: int = Field(default=3, ge=2)
+    sampled_probes: int = Field(default=4, ge=1)
+    samples_per_probe: int = Field(default=2, ge=2)
     temperature: float = Field(default=0.7, gt=0)
     max_new_tokens: int = Field(default=64, ge=1)
     batch_size: int = Field(default=64, ge=1)

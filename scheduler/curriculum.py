@@ -100,11 +100,8 @@ class Curriculum:
         if not self._in_rows_order():
             probes, successes = (np.take_along_axis(counts, self.order.T, axis=0) for counts in (probes, successes))
         last, places = self.last, range(self.order.shape[1])
-        is_open = [(self.phase <= place) & (place <= last) for place in places]
-        none = np.zeros(len(self.phase))
-        num_probes, right = (
-            sum((counts[place] * is_open[place] for place in places), start=none) for counts in (probes, successes)
-        )
+        is_open = np.array([(self.phase <= place) & (place <= last) for place in places])
+        num_probes, right = ((counts * is_open).sum(axis=0) for counts in (probes, successes))
         return _Found(num_probes, right, *wilson(right, num_probes, self._z))
 
     def _promote(self, task: int, found: "_Found", probes: Array, successes: Array) -> LevelMove:

@@ -265,6 +265,7 @@ class HeatEngine:
             num_rows=self._num_rows,
             heat=state.heat,
             learnability=self.heat.learnability.value,
+            given_up=self.heat.learnability.noise_step >= 0,
             gap=state.gap,
             long_tail=self._is_long_tail,
             measured=measured,

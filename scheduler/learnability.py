@@ -16,6 +16,9 @@ that fade with the task's own exposure; Σ over the points of the segment, n̄ a
     wanted          clip(reach / full_reach, min, 1), for gaps from `min_gap` on; at half of it or less never damped
     learnability    moves towards wanted, by a factor of 2 an evaluation at most; min for a task recognised as noise
 
+It scales the exponent with which heat raises a task, so that a task in doubt goes back to its prior share, where a
+static mixture would have it. Below that share falls only what is recognised as noise.
+
 Patience is a share of the task's base exposure, the samples it would get in the whole run under the prior; so is the
 horizon, of the mean of all tasks where that is more; the weights halve every half of a horizon. The question is always
 whether half a run more would be worth it, at its beginning as at its end.
@@ -26,8 +29,12 @@ that falls (a task forgotten while it was starved). So a task that was given up 
 single clear step. What cannot be told apart: noise, a task beyond the model's means, a plateau that shows in neither
 score nor loss; the floor keeps each of them under observation.
 
-    noise   wanted is a quarter or less, and learnability a half or less; ends when wanted is a half or more
+    noise   wanted and learnability are a half or less, and the segment is as long as `give_up`, a share of the base
+            exposure; ends when wanted is 1
     solved  level - one standard error at or above the target; ends when level + one standard error is below it
+
+`give_up` is a half: of a thing of unknown duration that has lasted n, as much again is the median of what is to come
+(Gott, Nature 363 (1993), 315), so at half of its fair exposure a plateau is as likely to end too late as in time.
 
 The line is ordinary weighted least squares (Draper & Smith, Applied Regression Analysis, ch. 9); the projection over a
 horizon and its optimistic end are this project's own, in the spirit of upper confidence bounds (Auer et al. 2002).
@@ -52,7 +59,7 @@ _PRIOR_POINTS = 3.0
 _BREAK = 3.5
 _FADED = 1e-9
 _NEVER = -1.0
-_RECOGNISED, _DOUBTED = 0.25, 0.5
+_DOUBTED = 0.5
 
 
 class Recognised(NamedTuple):
@@ -179,7 +186,8 @@ class Learnability:
         concern = clip(2.0 * gap / target / max(config.stall_min_gap, 1e-9) - 1.0, 0.0, 1.0)
         wanted = np.where(patient, 1.0, 1.0 - concern * (1.0 - wanted))
         self.progress_step = np.where(measured & (wanted >= 1.0), step, self.progress_step)
-        self._recognise_noise(measured, wanted)
+        still = served - lines.start_n >= config.stall_give_up_ratio * base_samples
+        self._recognise_noise(measured, wanted, still)
         self._recognise_solved(measured, step=step, trend=trend, target=target)
         moved = clip(wanted, self.value / 2.0, self.value * 2.0)
         moved = np.where(self.noise_step >= 0, config.min_learnability, moved)
@@ -190,10 +198,10 @@ class Learnability:
         columns = (self.noise_step, self.solved_step)
         return Recognised(*([None if step < 0 else int(step) for step in column.tolist()] for column in columns))
 
-    def _recognise_noise(self, measured: Mask, wanted: Array) -> None:
-        doubtful = measured & (wanted <= _RECOGNISED) & (self.value <= _DOUBTED) & (self.noise_step < 0)
+    def _recognise_noise(self, measured: Mask, wanted: Array, still: Mask) -> None:
+        doubtful = measured & still & (np.maximum(wanted, self.value) <= _DOUBTED) & (self.noise_step < 0)
         self.noise_step = np.where(doubtful, self.progress_step, self.noise_step)
-        self.noise_step = np.where(measured & (wanted >= _DOUBTED), _NEVER, self.noise_step)
+        self.noise_step = np.where(measured & (wanted >= 1.0), _NEVER, self.noise_step)
 
     def _recognise_solved(self, measured: Mask, *, step: int, trend: Trend, target: Array) -> None:
         error = np.sqrt(trend.level_variance)

@@ -31,7 +31,7 @@ class TemperaturePrior(ConfigModel):
     """Share by size ** (1 / tau): tau 1 is proportional, a large tau is uniform (mT5, T5)."""
 
     type: Literal["temperature"] = "temperature"
-    tau: float = Field(default=2.0, ge=1)
+    tau: float = Field(default=5.0, ge=1)
 
 
 class ExplicitPrior(ConfigModel):

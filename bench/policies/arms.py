@@ -25,6 +25,7 @@ HEAT = "heat"
 CONTROLS = ("random-walk", "time-average")
 _TEMPERATURE = 2.0
 _UNIMAX_EPOCHS = 4.0
+_FEW_PROBES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,14 @@ HEATS = (
     replace(
         _heat("heat-free-probes", "heat with its probes for nothing: more compute than the others"), is_charged=False
     ),
+    _heat(
+        "heat-few-probes",
+        f"heat that reads {_FEW_PROBES} probes of a task at each evaluation",
+        allocation={"type": "uniform", "probes_per_task": _FEW_PROBES},
+    ),
     _heat("heat-uniform", "heat, anchored to equal weights", prior={"type": "uniform"}),
+    _heat("heat-tau-2", "heat, anchored to rows to the power 1/2", prior={"type": "temperature", "tau": 2.0}),
+    _heat("heat-no-patience", "heat that gives a task up as soon as it is in doubt", heat__stall_give_up_ratio=0.0),
 )
 PARTS = (
     _heat("heat-no-decay", "heat without the decay rate", heat__decay_weight=0.0),

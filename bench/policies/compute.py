@@ -26,12 +26,22 @@ class Costs:
     evaluation: float
 
 
-def costs(store: TokenStore, tasks: Sequence[TaskSpec], *, batch_size: int, evaluation: EvaluationConfig) -> Costs:
-    """Expected costs on prepared data; a generated answer is taken to be as long as the right one."""
+def costs(
+    store: TokenStore,
+    tasks: Sequence[TaskSpec],
+    *,
+    batch_size: int,
+    evaluation: EvaluationConfig,
+    probes_per_task: int | None = None,
+) -> Costs:
+    """Expected costs on prepared data; a generated answer is taken to be as long as the right one.
+
+    `probes_per_task`: those an evaluation reads; None: all.
+    """
     row_means = [float(store.lengths(task).mean()) for task in range(len(tasks))]
     tokens = 0
     for number, task in enumerate(tasks):
-        lengths = store.lengths(number, "probe")
+        lengths = store.lengths(number, "probe")[:probes_per_task]
         tokens += int(lengths.sum())
         tokens += int(lengths[: evaluation.sampled_probes].sum()) * evaluation.samples_per_probe
         if not isinstance(task.checker, ExactChecker):

@@ -116,6 +116,7 @@ def _shortened(config: RunConfig, inputs: Inputs) -> tuple[RunConfig, Inputs]:
         inputs.tasks,
         batch_size=config.train.global_batch_size,
         evaluation=config.evaluation,
+        probes_per_task=config.mixture.allocation.probes_per_task,
     )
     steps = affordable_steps(found, steps=config.train.steps, interval=inputs.engine.interval_steps)
     shorter = config.model_copy(update={"train": config.train.model_copy(update={"steps": steps})})

@@ -112,11 +112,12 @@ def play_engine(world: World, arm: Arm) -> Trace:
     measurement = (
         MeasurementConfig() if arm.samples_answers else MeasurementConfig(sampled_probes=1, samples_per_probe=2)
     )
-    answers = measurement.num_probes + measurement.sampled_probes * measurement.samples_per_probe
+    mixture = mixture_of(arm)
+    num_probes = mixture.allocation.probes_per_task or measurement.num_probes
+    answers = num_probes + measurement.sampled_probes * measurement.samples_per_probe
     evaluation = FORWARD * answers * len(world.tasks)
     paid = evaluation if arm.is_charged else 0.0
     steps = affordable_steps(Costs(float(BATCH_SIZE), paid), steps=STEPS, interval=INTERVAL)
-    mixture = mixture_of(arm)
     setup = EngineSetup(
         tasks=world.tasks,
         num_rows=world.num_rows,
@@ -126,6 +127,7 @@ def play_engine(world: World, arm: Arm) -> Trace:
         mixture=mixture,
         boundary=None,
         stage_policies=(mixture.policy, mixture.policy),
+        num_probes=(measurement.num_probes,) * len(world.tasks),
     )
     learnability: list[Array] = []
 

@@ -35,6 +35,7 @@ class Evidence:
         num_rows: Training rows.
         heat: In [0, 1].
         learnability: In [0, 1]; below 1 where exposure has brought no progress.
+        given_up: Tasks recognised as noise, or out of reach.
         gap: Shortfall of the filtered score against the task's target, in [0, 1].
         long_tail: Tasks of tier `long_tail`.
         measured: Tasks with at least one signal so far.
@@ -68,6 +69,7 @@ class Evidence:
     num_rows: Array
     heat: Array
     learnability: Array
+    given_up: Mask
     gap: Array
     long_tail: Mask
     measured: Mask

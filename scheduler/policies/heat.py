@@ -2,10 +2,11 @@
 
     w ∝ prior · damping · exp(learnability · (strength · heat + long_tail_boost · gap · [long tail]))
 
-Damping is the learnability: a task whose exposure brings no progress falls below its prior share. What it gives up is
-for tasks with something to gain: a task without a gap is damped with the least damped of those that have one, to a half
-at most, so that solved tasks do not inherit from tasks that stall, and noise does not inherit from solved ones. A
-long-tail task with a bottleneck rises exponentially with its gap.
+Learnability alone takes a task in doubt back to its prior share. Damping is the learnability of a task recognised as
+noise, else 1: only such a task falls below that share. What it gives up is for tasks with something to gain: a task
+without a gap is damped with the least damped of those that have one, to a half at most, so that solved tasks do not
+inherit from tasks that stall, and noise does not inherit from solved ones. A long-tail task with a bottleneck rises
+exponentially with its gap.
 
 Same anchored exponential form as DynamixSFT (arXiv 2508.12116), without its bandit: heat is computed from held-out
 evidence of every task, so nothing has to be explored by sampling.
@@ -36,7 +37,8 @@ class HeatRule(Memoryless):
 
 
 def _damping(evidence: Evidence) -> Array:
-    """Learnability [K]; of a task without a gap at most the greatest of those with one, but a half or more."""
+    """Learnability [K] of what was given up; of a task without a gap the greatest of those with one, a half or more."""
     has_gap = evidence.measured & (evidence.gap > 0.0)
-    top = float(evidence.learnability[has_gap].max()) if has_gap.any() else 1.0
-    return np.where(has_gap, evidence.learnability, np.minimum(evidence.learnability, max(top, 0.5)))
+    damping = np.where(evidence.given_up, evidence.learnability, 1.0)
+    top = float(damping[has_gap].max()) if has_gap.any() else 1.0
+    return np.where(has_gap, damping, np.minimum(damping, max(top, 0.5)))

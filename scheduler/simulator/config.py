@@ -172,8 +172,8 @@ class MeasurementConfig(ConfigModel):
 
     num_probes: int = Field(default=32, ge=1)
     probe_turnover: float = Field(default=0.25, ge=0, le=1)
-    sampled_probes: int = Field(default=8, ge=1)
-    samples_per_probe: int = Field(default=3, ge=2)
+    sampled_probes: int = Field(default=4, ge=1)
+    samples_per_probe: int = Field(default=2, ge=2)
     loss_offset: float = Field(default=0.3, ge=0, lt=1)
     loss_jitter: float = Field(default=0.003, ge=0, lt=0.2)
 

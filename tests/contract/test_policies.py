@@ -107,6 +107,7 @@ def evidence(seed: int = 0, num_tasks: int = NUM_TASKS) -> Evidence:
         num_rows=rng.integers(1, 10**6, num_tasks).astype(float),
         heat=rng.random(num_tasks) * measured,
         learnability=rng.uniform(0.1, 1.0, num_tasks),
+        given_up=rng.random(num_tasks) > 0.8,
         gap=rng.random(num_tasks) * measured,
         long_tail=rng.random(num_tasks) > 0.5,
         measured=measured,

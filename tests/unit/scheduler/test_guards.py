@@ -130,9 +130,10 @@ def test_the_epoch_cap_holds_over_a_whole_run_from_its_first_plan() -> None:
     engine, served = HeatEngine(made), np.zeros(2)
     for step in range(0, 200, 25):
         engine.observe_interval(report(np.round(served).astype(int).tolist(), step=step))
+        in_force = np.array(engine.plan.weights)  # the plan decided on at this step takes effect an interval later
         evaluate(engine, step, {"small": {}, "big": {}})
-        served += np.array(engine.plan.weights) * 16 * 25
-    assert served[0] <= 4.0 * 100 * 1.01
+        served += in_force * 16 * 25
+    assert 0.95 * 4.0 * 100 <= served[0] <= 4.0 * 100 * 1.01
 
 
 def test_a_core_task_keeps_at_least_its_prior_share() -> None:

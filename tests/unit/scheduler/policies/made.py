@@ -17,6 +17,7 @@ def evidence(num_tasks: int, *, step: int = 100, progress: float = 0.5, **column
         "previous": equal,
         "num_rows": np.full(num_tasks, 100.0),
         "learnability": np.ones(num_tasks),
+        "given_up": np.zeros(num_tasks, dtype=bool),
         "long_tail": np.zeros(num_tasks, dtype=bool),
         "measured": np.ones(num_tasks, dtype=bool),
         "fresh": np.ones(num_tasks, dtype=bool),

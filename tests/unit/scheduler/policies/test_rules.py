@@ -202,7 +202,9 @@ def test_a_policy_that_names_no_task_of_the_run_is_refused(policy: object, place
 
 def test_what_stalled_tasks_give_up_goes_to_those_with_something_to_gain() -> None:
     rule, nothing = HeatRule(HeatPolicy(strength=0.0, long_tail_boost=0.0)), {}
-    stalled = evidence(3, gap=[0.5, 0.5, 0.0], learnability=[0.1, 0.6, 1.0])
+    stalled = evidence(3, gap=[0.5, 0.5, 0.0], learnability=[0.1, 0.6, 1.0], given_up=[True, True, False])
     assert asked(rule.step(stalled, nothing)).tolist() == pytest.approx([0.1 / 1.3, 0.6 / 1.3, 0.6 / 1.3])
-    only_noise = evidence(2, gap=[0.5, 0.0], learnability=[0.1, 1.0])
+    in_doubt = evidence(2, gap=[0.5, 0.5], learnability=[0.1, 1.0])
+    assert asked(rule.step(in_doubt, nothing)).tolist() == pytest.approx([0.5, 0.5])
+    only_noise = evidence(2, gap=[0.5, 0.0], learnability=[0.1, 1.0], given_up=[True, False])
     assert asked(rule.step(only_noise, nothing)).tolist() == pytest.approx([0.1 / 0.6, 0.5 / 0.6])

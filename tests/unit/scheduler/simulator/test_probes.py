@@ -35,7 +35,7 @@ def test_kept_probes_give_the_same_score_again() -> None:
 
 def test_the_variance_of_sampled_answers_is_that_of_undecided_probes() -> None:
     signals = [one[0] for one in measured(4000)]
-    expected = 0.5 * 0.3 * 0.7 * 2 / 3  # undecided share · y(1 − y) · (m − 1)/m for a population variance of m = 3
+    expected = 0.5 * 0.3 * 0.7 * 1 / 2  # undecided share · y(1 − y) · (m − 1)/m for a population variance of m = 2
     assert np.mean([signal.score_variance for signal in signals]) == pytest.approx(expected, rel=0.05)
 
 
