@@ -9,7 +9,7 @@ from bench.policies.summary import METRICS, UNIFORM, ArmSummary, Difference, Rec
 
 PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 BEGIN, END = "<!-- policies: begin -->", "<!-- policies: end -->"
-_HEADER = "# Benchmarks\n\nEvery part is written by the benchmark it names, which says how to make it again.\n"
+_HEADER = "# Benchmarks\n\nEvery part names the command that makes it again.\n"
 _TITLE = "## Mixture policies"
 _ABOUT = """\
 Arms that differ in nothing but the mixture, at equal compute: an arm that is steered by probes has fewer steps, by what
