@@ -2,11 +2,13 @@
 
     python -m bench.policies [--suite NAME] [--seeds N] [--arms A,B] [--jobs 2] [--quick] [--check]
 
-Suites: S0, symbols, finrisk, smollm2; `--suite` may be repeated, without it all run. Every run is kept as a line under
-`bench/results/policies`: called again, the benchmark goes on where it was interrupted, and runs again what the engine's
-sources have changed since (`bench.policies.runs.key_of`). At the end it prints a table a suite and writes its part of
-docs/benchmarks.md from all results there are; `--quick` (S0 alone unless suites are named, few seeds, short runs) is
-kept apart and leaves the page alone. `--check` exits 1 and names every aim that is missed (`bench.policies.check`).
+Suites: S0, symbols, finrisk, smollm2; `--suite` may be repeated, without it all run. Every run is kept as a line: those
+of the real suites, which take minutes each, in the project under `bench/policies/outcomes`, so that seeds add up over
+time; others under `bench/results/policies`. Called again, the benchmark goes on where it was interrupted, and runs
+again what the engine's sources have changed since (`bench.policies.runs.key_of`). At the end it prints a table a suite
+and writes its part of docs/benchmarks.md from all results there are; `--quick` (S0 alone unless suites are named, few
+seeds, short runs) is kept apart and leaves the page alone. `--check` exits 1 and names every aim that is missed
+(`bench.policies.check`).
 
 What this does not do: tune a learning rate an arm, or test a model larger than 135 million parameters.
 """
@@ -19,7 +21,7 @@ from bench.policies import page, worlds
 from bench.policies.arms import ARMS, CONTROLS, HEAT, SIMPLE_STATICS
 from bench.policies.check import missed_aims
 from bench.policies.outcome import Outcome, ResultsFile
-from bench.policies.runs import RUNS, engine_source
+from bench.policies.runs import OUTCOMES, RUNS, engine_source
 from bench.policies.schedule import Campaign
 from bench.policies.suites import REAL_SUITES
 from bench.policies.summary import UNIFORM, SuiteSummary, summarise
@@ -77,9 +79,10 @@ def _arm_names(text: str) -> tuple[str, ...]:
 def _campaign(suite: str, *, arms: Sequence[str] | None, seeds: int | None, quick: bool) -> Campaign:
     arms = arms or (_QUICK_ARMS if quick else tuple(ARMS))
     name = f"{suite}-quick" if quick else suite
+    folder = OUTCOMES if suite in REAL_SUITES and not quick else RUNS
     return Campaign(
         suite,
-        ResultsFile(RUNS / f"{name}.jsonl"),
+        ResultsFile(folder / f"{name}.jsonl"),
         arms=arms,
         seeds=range(seeds or _usual_seeds(suite, quick=quick)),
         quick=quick,

@@ -1,8 +1,8 @@
 """One run of one arm, wherever it is played, and the key under which its outcome is kept.
 
 A key is a hash of all that the outcome depends on: suite, seed, settings, and for an arm that the engine decides the
-source of `scheduler/`; for a control the heat run it follows. The sources of training and evaluation are not part of
-it: delete `bench/results/policies` after a change that moves their numbers.
+source of `scheduler/`; for a control the heat run it follows. The sources of training and evaluation, their defaults
+included, are not part of it: delete the outcomes after a change that moves their numbers.
 """
 
 import fcntl
@@ -28,6 +28,7 @@ from cluster.setup import Inputs, gather_inputs, inputs_of
 from train.data.store import TokenStore
 
 RUNS = ROOT / "bench" / "results" / "policies"
+OUTCOMES = Path(__file__).parent / "outcomes"
 
 
 def run_world(seed: int, names: Sequence[str]) -> list[Outcome]:
@@ -157,7 +158,7 @@ def _settings(suite: str, name: str, *, quick: bool) -> Any:
         return worlds.mixture_of(arm).model_dump(mode="json") if arm.kind == "engine" else None
     chosen: RealSuite = REAL_SUITES[suite]
     config = chosen.config(arm, seed=0, folder=Path(), quick=quick)
-    settings = config.model_dump(mode="json")
+    settings = config.model_dump(mode="json", exclude_defaults=True)
     for source in settings["data"]["sources"]:
         source["path"] = Path(source["path"]).name
     model = settings["model"]
