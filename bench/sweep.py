@@ -80,6 +80,7 @@ def write_sweep(folder: Path, *, quick: bool) -> Path:
 def write_scheduled(folder: Path, schedule: ScheduleName, *, quick: bool) -> Path:
     """Trials that clone one another in flight; under `asha` four, of which half learn nothing."""
     steps, every, interval = (120, 60, 20) if quick or schedule != "pbt" else (240, 80, 20)
+    every = 40 if schedule == "pb2" else every  # its Gaussian process has something to fit from the second time on
     strength = {"type": "uniform", "low": 0.5, "high": 8.0}
     rate = {"type": "log_uniform", "low": 5e-4, "high": 6e-3}
     searched: dict[str, object] = {"type": "random", "trials": 3 if schedule == "pb2" else 4, "seed": 1}
@@ -218,6 +219,8 @@ def show_schedule(folder: Path, schedule: ScheduleName, *, quick: bool) -> tuple
         found = [f"at step {one['step']} {one['trial']} cloned {one['donor']}: {one['changed']}" for one in clones]
     trained, asked = report["steps_trained"], report["steps_unshared"]
     missed = [] if found else [f"{schedule} changed no trial"]
+    if schedule != "asha" and not any(key in line for line in found for key in report["keys"]):
+        missed.append(f"{schedule} changed no value of a clone")
     missed += [f"{trained} steps trained for {asked}"] if trained > asked else []
     return [*found, f"{trained} optimiser steps trained"], missed
 

@@ -90,6 +90,11 @@ def _check_population(config: SweepConfig, configs: Sequence[RunConfig]) -> None
             f"schedule.every_steps {every}: give a multiple of the interval of {interval} steps, below the run's "
             f"{configs[0].train.last_step}"
         )
+    if isinstance(schedule, Pb2Schedule) and 2 * every >= configs[0].train.last_step:
+        raise ConfigError(
+            f"schedule.every_steps {every}: pb2 has gains to learn from only at the second comparison, and this run of "
+            f"{configs[0].train.last_step} steps has one; give less than half of its steps"
+        )
 
 
 def _with_trunks(specs: Sequence[TrialSpec], shared: SharingPlan) -> list[TrialSpec]:

@@ -108,6 +108,10 @@ def test_the_corners_of_a_space_are_tried_before_optuna_draws_from_it(tmp_path: 
     [
         ({"space": {"seed": {"values": [1, 2]}}}, "space.seed: schedule.type pbt changes values while a run goes on"),
         ({"schedule": {"type": "pbt", "every_steps": 7}}, "every_steps 7: give a multiple of the interval of 5"),
+        (
+            {"schedule": {"type": "pb2", "every_steps": 20}},
+            "every_steps 20: pb2 has gains to learn from only",
+        ),
         ({"search": {"type": "random", "trials": 1}}, "needs at least two trials"),
     ],
 )
@@ -124,9 +128,8 @@ def test_a_population_that_could_not_clone_is_refused(
         plan_trials(config, directory)
 
 
-def test_pb2_without_scikit_learn_says_what_to_do() -> None:
-    if importlib.util.find_spec("sklearn") is not None:
-        pytest.skip("scikit-learn is installed")
+def test_pb2_without_scikit_learn_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "sklearn" else name)
     with pytest.raises(ConfigError, match="pb2 needs the package scikit-learn, which is not installed"):
         check_pb2()
 
