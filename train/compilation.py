@@ -48,7 +48,7 @@ def compiled(
     try:
         _try(attempt, packed=packed, device=device)
     except (RuntimeError, OSError, ImportError) as error:
-        reason = str(error).strip().split("\n")[0]
+        reason = " ".join(str(error).split("\n")[:2])  # the second line has the cause where a backend failed
         logger.warning("train.compile is not used, training is not compiled, which is slower: %s", reason)
         return loss
     logger.info("forward and backward are compiled, which took %.0f s", time.perf_counter() - started)
