@@ -13,8 +13,12 @@ that share nothing with it but the collectives of `train.agreement` and `train.t
 
 Wall-clock milliseconds at rank 0, median over the boundaries, for groups of growing size. On a machine with fewer cores
 than ranks the processes take turns, so `agree` grows with the ranks' CPU time: CPU milliseconds a rank are given too,
-and the time of the same payload in bare collectives, the physical limit. `docs/scaling.md` says what follows for large
-clusters.
+and of both the same payload in bare collectives, the physical limit. Beside them: seconds from the first fork until
+every rank has met every other in one group (every pair of ranks has a connection), kilobytes that a boundary adds to
+the ledger, and milliseconds in which rank 0 puts a snapshot of 100 MB into the object store.
+
+A second table has what every rank does alone at every step, in CPU time: it draws the whole global batch from the
+stream. `docs/scaling.md` says what follows for large clusters.
 """
 
 import argparse
@@ -27,7 +31,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -44,11 +48,14 @@ from scheduler.setup import EngineSetup, GuardConfig, HeatPolicy, MixtureConfig
 from scheduler.signals import IntervalReport, TaskSignal
 from scheduler.task import TaskSpec
 from train.agreement import assert_agreement, broadcast_plan
+from train.stream.opening import open_stream
 from train.tally import Tally
 
 RESULTS = Path(__file__).parent / "results" / "scale.json"
 NUM_TASKS = 1_000
 INTERVAL_STEPS, BATCH_SIZE = 100, 1_024
+STREAM_BATCHES = (256, 1_024, 4_096, 10_000, 16_384)
+SNAPSHOT_BYTES = 100_000_000
 MIN_SIGNALS_PER_S = 1_000.0
 MAX_RANK_CPU_MS = 20.0
 _HEADER = 10
@@ -66,9 +73,13 @@ class Boundaries:
     signals_per_s: list[float]
     engine_cpu_ms: list[float]
     rank_cpu_ms: float
+    bare_cpu_ms: float
+    join_s: float
+    ledger_kb: float
+    snapshot_ms: list[float]
 
 
-def make_setup(num_boundaries: int) -> EngineSetup:
+def make_setup(num_boundaries: int, *, batch_size: int = BATCH_SIZE) -> EngineSetup:
     """A thousand tasks of every tier, pools of every size."""
     rng = np.random.default_rng(0)
     tiers = rng.choice(["core", "standard", "long_tail"], NUM_TASKS)
@@ -78,7 +89,7 @@ def make_setup(num_boundaries: int) -> EngineSetup:
         num_rows=tuple(rng.integers(100, 100_000, NUM_TASKS).tolist()),
         seed=0,
         total_steps=INTERVAL_STEPS * (num_boundaries + 2),
-        global_batch_size=BATCH_SIZE,
+        global_batch_size=batch_size,
         mixture=MixtureConfig(policy=policy, guards=GuardConfig(), interval_steps=INTERVAL_STEPS, plan_timeout_s=60.0),
         boundary=None,
         stage_policies=(policy, policy),
@@ -120,10 +131,14 @@ def _leader(folder: str, num_boundaries: int, boundary: Callable[..., tuple[floa
     process = psutil.Process(ray.get(engine.ready.remote()))
     coordinator = RayCoordinator(engine=engine, evaluator=None, plan_timeout_s=60.0)
     attempt, rng = coordinator.begin(0, None, ()), np.random.default_rng(0)
-    columns: dict[str, list[float]] = {
-        name: [] for name in ("plan_ms", "agree_ms", "bare_ms", "report_ms", "signals_per_s", "engine_cpu_ms")
-    }
+    names = ("plan_ms", "agree_ms", "bare_ms", "report_ms", "signals_per_s", "engine_cpu_ms", "snapshot_ms")
+    columns: dict[str, list[float]] = {name: [] for name in names}
+    snapshot = {f"tensor {index}": torch.ones(SNAPSHOT_BYTES // 64 // 4) for index in range(64)}
     try:
+        for _ in range(3):
+            started = time.perf_counter()
+            ray.put(snapshot)
+            columns["snapshot_ms"].append(1e3 * (time.perf_counter() - started))
         for number in range(num_boundaries):
             step, cpu_s = number * INTERVAL_STEPS, _cpu_s(process)
             signals, started = _signals(step, rng), time.perf_counter()
@@ -163,13 +178,13 @@ def _cpu_s(process: psutil.Process) -> float:
 
 
 class _Rank:
-    """What every rank does at a boundary; `cpu_s` is the CPU time it took."""
+    """What every rank does at a boundary; `cpu_s` is the CPU time of it, `bare_cpu_s` of the collectives alone."""
 
     def __init__(self) -> None:
         self._tally = Tally(NUM_TASKS, torch.device("cpu"))
         self._header = torch.zeros(_HEADER + 4 * NUM_TASKS, dtype=torch.float64)
-        self._sums = torch.zeros(2 * NUM_TASKS + 2, dtype=torch.float64)
-        self.cpu_s = 0.0
+        self._sums = torch.zeros(3 * NUM_TASKS + 2, dtype=torch.float64)
+        self.cpu_s = self.bare_cpu_s = 0.0
 
     def boundary(self, number: int, plan: Any = None) -> tuple[float, float]:
         """Agree on a plan and sum what was trained; wall-clock milliseconds of that and of the bare collectives."""
@@ -181,18 +196,21 @@ class _Rank:
         self.cpu_s += time.process_time() - cpu_started
         agree_ms = 1e3 * (time.perf_counter() - started)
         dist.barrier()
-        started = time.perf_counter()
+        started, cpu_started = time.perf_counter(), time.process_time()
         dist.broadcast(self._header, src=0)
         dist.all_reduce(torch.zeros(6, dtype=torch.int64), op=dist.ReduceOp.MAX)
         dist.all_reduce(self._sums)
+        self.bare_cpu_s += time.process_time() - cpu_started
         return agree_ms, 1e3 * (time.perf_counter() - started)
 
 
-def _work(rank: int, size: int, folder: str, port: int, num_boundaries: int) -> None:
+def _work(rank: int, size: int, folder: str, port: int, num_boundaries: int, started: float) -> None:
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     torch.set_num_threads(1)
     store = TCPStore("127.0.0.1", port, world_size=size, is_master=rank == 0, timeout=_TIMEOUT)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=_TIMEOUT)
+    dist.barrier()
+    join_s = time.perf_counter() - started
     member = _Rank()
     if rank == 0:
         columns = _leader(folder, num_boundaries, member.boundary)
@@ -200,10 +218,12 @@ def _work(rank: int, size: int, folder: str, port: int, num_boundaries: int) -> 
         columns = {}
         for number in range(num_boundaries):
             member.boundary(number)
-    cpu_ms = torch.tensor([1e3 * member.cpu_s / num_boundaries], dtype=torch.float64)
+    cpu_ms = torch.tensor([member.cpu_s, member.bare_cpu_s], dtype=torch.float64) * 1e3 / num_boundaries / size
     dist.all_reduce(cpu_ms)
     if rank == 0:
-        found = Boundaries(**columns, rank_cpu_ms=float(cpu_ms) / size)
+        ledger_kb = Path(folder, "ledger.jsonl").stat().st_size / 1e3 / num_boundaries
+        ours, bare = cpu_ms.tolist()
+        found = Boundaries(**columns, rank_cpu_ms=ours, bare_cpu_ms=bare, join_s=join_s, ledger_kb=ledger_kb)
         Path(folder, "found.json").write_text(json.dumps(asdict(found)))
     dist.barrier()
 
@@ -215,13 +235,13 @@ def measure(size: int, *, num_boundaries: int) -> Boundaries:
         RuntimeError: A rank failed; its traceback is on stderr.
     """
     with tempfile.TemporaryDirectory(prefix="taskheat-scale-") as folder:
-        port, children = _free_port(), []
+        port, children, started = _free_port(), [], time.perf_counter()
         for rank in range(size):  # forked, so that torch is in memory once; nothing here has threads yet
             child = os.fork()
             if child == 0:
                 code = 1
                 try:
-                    _work(rank, size, folder, port, num_boundaries)
+                    _work(rank, size, folder, port, num_boundaries, started)
                     code = 0
                 finally:
                     os._exit(code)
@@ -230,6 +250,16 @@ def measure(size: int, *, num_boundaries: int) -> Boundaries:
         if failed:
             raise RuntimeError(f"{size} ranks: the ranks {failed[:8]} failed")
         return Boundaries(**json.loads(Path(folder, "found.json").read_text()))
+
+
+def stream_cpu_ms(batch_size: int, *, num_steps: int = 100) -> float:
+    """CPU milliseconds a step in which a rank draws the global batch; the stream draws in blocks, so it is a mean."""
+    stream = open_stream(make_setup(num_steps, batch_size=batch_size))
+    stream.set_weights(np.full(NUM_TASKS, 1 / NUM_TASKS))
+    started = time.process_time()
+    for _ in range(num_steps):
+        stream.next_batch()
+    return 1e3 * (time.process_time() - started) / num_steps
 
 
 def _free_port() -> int:
@@ -250,6 +280,25 @@ def missed_aims(table: dict[int, Boundaries]) -> list[str]:
     return missed
 
 
+def _boundaries_table(sizes: Sequence[int], num_boundaries: int) -> dict[int, Boundaries]:
+    print(f"{NUM_TASKS:,} tasks; a boundary, median of {num_boundaries}; milliseconds of wall-clock at rank 0")
+    print(
+        "  ranks  signals/s      plan     agree    (bare)    report  engine CPU"
+        "  CPU a rank  (bare)  join, s  ledger kB  snapshot"
+    )
+    table = {}
+    for size in sizes:
+        table[size] = found = measure(size, num_boundaries=num_boundaries)
+        middle = {name: statistics.median(value) for name, value in asdict(found).items() if isinstance(value, list)}
+        print(
+            f"{size:>7}{middle['signals_per_s']:>11,.0f}{middle['plan_ms']:>10.2f}{middle['agree_ms']:>10.2f}"
+            f"{middle['bare_ms']:>10.2f}{middle['report_ms']:>10.2f}{middle['engine_cpu_ms']:>12.1f}"
+            f"{found.rank_cpu_ms:>12.2f}{found.bare_cpu_ms:>8.2f}{found.join_s:>9.1f}{found.ledger_kb:>11.0f}{middle['snapshot_ms']:>10.0f}",
+            flush=True,
+        )
+    return table
+
+
 def main() -> int:
     """Measure, print the table, write the results; 1 when an aim is missed under `--check`."""
     parser = argparse.ArgumentParser(description="the control plane with many workers and tasks")
@@ -257,22 +306,16 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="exit 1 when a figure misses its aim")
     arguments = parser.parse_args()
     sizes, num_boundaries = ((2, 16, 64), 5) if arguments.quick else ((2, 16, 64, 128, 256), 12)
-    print(f"{NUM_TASKS:,} tasks; a boundary, median of {num_boundaries}; milliseconds of wall-clock at rank 0")
-    print("  ranks  signals/s      plan     agree  (bare)    report  engine CPU  CPU a rank")
-    table = {}
-    for size in sizes:
-        table[size] = found = measure(size, num_boundaries=num_boundaries)
-        middle = {name: statistics.median(value) for name, value in asdict(found).items() if isinstance(value, list)}
-        print(
-            f"{size:>7}{middle['signals_per_s']:>11,.0f}{middle['plan_ms']:>10.2f}{middle['agree_ms']:>10.2f}"
-            f"{middle['bare_ms']:>8.2f}{middle['report_ms']:>10.2f}{middle['engine_cpu_ms']:>12.1f}"
-            f"{found.rank_cpu_ms:>12.2f}",
-            flush=True,
-        )
+    table = _boundaries_table(sizes, num_boundaries)
+    print("samples a step  CPU ms in which every rank draws them")
+    streams = {batch_size: stream_cpu_ms(batch_size) for batch_size in STREAM_BATCHES}
+    for batch_size, cpu_ms in streams.items():
+        print(f"{batch_size:>14,}{cpu_ms:>8.2f}")
     machine = {"processor": platform.machine(), "num_cpus": os.cpu_count(), "torch": torch.__version__}
     RESULTS.parent.mkdir(exist_ok=True)
     sizes_found = {str(size): asdict(found) for size, found in table.items()}
-    RESULTS.write_text(json.dumps({"machine": machine, "ranks": sizes_found}, indent=2) + "\n")
+    results = {"machine": machine, "ranks": sizes_found, "stream_cpu_ms": streams}
+    RESULTS.write_text(json.dumps(results, indent=2) + "\n")
     print(f"written to {RESULTS}")
     missed = missed_aims(table)
     print("\n".join(missed) if missed else "every aim is met")
