@@ -42,6 +42,7 @@ from bench.product_step import write_store
 from cluster.coordinator import RayCoordinatorFactory
 from scheduler.actor import HeatEngineActor
 from scheduler.engine import HeatEngine
+from scheduler.ledger import write_setup
 from scheduler.setup import EngineSetup, GuardConfig, HeatPolicy, MixtureConfig
 from scheduler.signals import TaskSignal
 from scheduler.task import TaskSpec
@@ -226,11 +227,17 @@ def make_job(folder: Path, *, num_steps: int) -> WorkerJob:
 def run(folder: Path, *, num_steps: int) -> Measured:
     """One run on a Ray of its own."""
     job = make_job(folder, num_steps=num_steps)
-    ray.init(num_cpus=2, namespace=NAMESPACE, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
+    ray.init(
+        address="local",
+        num_cpus=2,
+        namespace=NAMESPACE,
+        include_dashboard=False,
+        logging_level=logging.ERROR,
+        log_to_driver=False,
+    )
     try:
-        engine: Any = HeatEngineActor.options(name=ENGINE, namespace=NAMESPACE).remote(
-            job.setup.model_dump_json(), str(folder / "ledger.jsonl")
-        )
+        write_setup(folder / "ledger.jsonl", job.setup)
+        engine: Any = HeatEngineActor.options(name=ENGINE, namespace=NAMESPACE).remote(str(folder / "ledger.jsonl"))
         ray.get(engine.ready.remote())
         evaluation: Any = InstantEvaluation.options(name=EVALUATION, namespace=NAMESPACE).remote(NAMESPACE)
         trainer = TorchTrainer(
