@@ -23,6 +23,7 @@ import ray.train
 from ray.train.torch import TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
+from cluster.addresses import why_cluster_is_silent
 from cluster.config import LaunchConfig, RunConfig
 from cluster.coordinator import RayCoordinatorFactory
 from cluster.placement import (
@@ -87,6 +88,10 @@ def ray_cluster(launch: LaunchConfig, namespace: str) -> Iterator[None]:
     if "RAY_AUTH_MODE" not in os.environ:  # Ray then turns token authentication on, and warns that it did
         logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     address = launch.address or os.environ.get("RAY_ADDRESS")
+    if not ray.is_initialized() and address is not None and (why := why_cluster_is_silent(address)):
+        raise ResourceError(
+            f"launch.address: no Ray cluster could be reached: {why}; is it up, and the port the head's?"
+        )
     common: dict[str, Any] = {
         "namespace": namespace,
         "logging_level": launch.log_level.upper(),

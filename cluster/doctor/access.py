@@ -1,30 +1,20 @@
 """A cluster's address, and the token of one with token authentication."""
 
 import os
-import socket
 import stat
 from collections.abc import Mapping
 
+from cluster.addresses import why_cluster_is_silent
 from cluster.doctor.finding import Finding, fail, ok, warn
 from cluster.jobs.token import token_file
 
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
-_ANSWER_S = 5.0
 
 
 def check_address(address: str) -> Finding | None:
-    """What is wrong with `HOST:PORT`; None where something listens there, or where the address names no port.
-
-    Ray itself goes on trying for more than ten minutes.
-    """
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not host or not port.isdecimal():
-        return None
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_S).close()
-    except (OSError, OverflowError) as error:
-        return unreached(f"nothing answers at {address} ({error})")
-    return None
+    """What is wrong with `HOST:PORT`; None where something listens there, or where the address names no port."""
+    why = why_cluster_is_silent(address)
+    return None if why is None else unreached(why)
 
 
 def unreached(found: str) -> Finding:

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from aiohttp import ClientError
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobSubmissionClient
 
+from cluster.addresses import why_silent
 from cluster.jobs.token import read_token, token_file
 from scheduler.errors import ConfigError, ResourceError
 
@@ -123,10 +123,9 @@ class JobServer:
 def _require_listener(address: str) -> None:
     parts = urlsplit(address)
     port = parts.port or (443 if parts.scheme == "https" else 80)
-    try:
-        socket.create_connection((parts.hostname or "", port), timeout=_CONNECT_TIMEOUT_S).close()
-    except OSError as error:
-        raise ResourceError(_no_server(address, error.strerror or str(error))) from error
+    why = why_silent(parts.hostname or "", port, timeout_s=_CONNECT_TIMEOUT_S)
+    if why is not None:
+        raise ResourceError(_no_server(address, why))
 
 
 def _no_server(address: str, why: str) -> str:
