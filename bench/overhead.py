@@ -22,7 +22,6 @@ Intervals are those of `examples/smollm2`, 15 steps of 8 samples; one of the def
 
 import argparse
 import json
-import logging
 import statistics
 import sys
 import tempfile
@@ -39,7 +38,9 @@ import torch
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from bench.product_step import write_store
+from cluster.config import LaunchConfig
 from cluster.coordinator import RayCoordinatorFactory
+from cluster.driver import ray_cluster
 from scheduler.actor import HeatEngineActor
 from scheduler.engine import HeatEngine
 from scheduler.ledger import write_setup
@@ -225,17 +226,9 @@ def make_job(folder: Path, *, num_steps: int) -> WorkerJob:
 
 
 def run(folder: Path, *, num_steps: int) -> Measured:
-    """One run on a Ray of its own."""
+    """One run on a Ray of its own, started as the driver starts it."""
     job = make_job(folder, num_steps=num_steps)
-    ray.init(
-        address="local",
-        num_cpus=2,
-        namespace=NAMESPACE,
-        include_dashboard=False,
-        logging_level=logging.ERROR,
-        log_to_driver=False,
-    )
-    try:
+    with ray_cluster(LaunchConfig(), NAMESPACE):
         write_setup(folder / "ledger.jsonl", job.setup)
         engine: Any = HeatEngineActor.options(name=ENGINE, namespace=NAMESPACE).remote(str(folder / "ledger.jsonl"))
         ray.get(engine.ready.remote())
@@ -250,8 +243,6 @@ def run(folder: Path, *, num_steps: int) -> Measured:
         found: Any = trainer.fit().return_value
         del evaluation
         return Measured(**found)
-    finally:
-        ray.shutdown()
 
 
 def main() -> int:

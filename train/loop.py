@@ -37,7 +37,7 @@ from train.stream.opening import open_stream
 from train.tokenizer import stop_id
 from train.worker_job import WorkerJob, WorkerResult
 
-_PULSE_EVERY_S = 0.5
+_PULSE_EVERY_S = 1.0
 _NO_CHECKPOINT = -1
 
 
