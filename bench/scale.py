@@ -43,9 +43,10 @@ import torch
 import torch.distributed as dist
 from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]
 
+from bench.scheduler_actor import random_signals
 from scheduler.ledger import write_setup
 from scheduler.setup import EngineSetup, GuardConfig, HeatPolicy, MixtureConfig
-from scheduler.signals import IntervalReport, TaskSignal
+from scheduler.signals import IntervalReport
 from scheduler.task import TaskSpec
 from train.agreement import assert_agreement, broadcast_plan
 from train.stream.opening import open_stream
@@ -96,27 +97,6 @@ def make_setup(num_boundaries: int, *, batch_size: int = BATCH_SIZE) -> EngineSe
     )
 
 
-def _signals(step: int, rng: np.random.Generator) -> list[TaskSignal]:
-    scores, losses = rng.random((2, NUM_TASKS)).tolist()
-    return [
-        TaskSignal(
-            task=f"task {index}",
-            attempt=0,
-            step=step,
-            plan_version=0,
-            num_probes=64,
-            score=scores[index],
-            loss=losses[index],
-            sampled_score=scores[index],
-            score_variance=0.1,
-            num_rejected=2,
-            num_reviewed=16,
-            format_compliance=scores[index],
-        )
-        for index in range(NUM_TASKS)
-    ]
-
-
 def _leader(folder: str, num_boundaries: int, boundary: Callable[..., tuple[float, float]]) -> dict[str, list[float]]:
     """Rank 0: the real engine on a local Ray, and `boundary` with everybody else."""
     import ray
@@ -141,7 +121,7 @@ def _leader(folder: str, num_boundaries: int, boundary: Callable[..., tuple[floa
             columns["snapshot_ms"].append(1e3 * (time.perf_counter() - started))
         for number in range(num_boundaries):
             step, cpu_s = number * INTERVAL_STEPS, _cpu_s(process)
-            signals, started = _signals(step, rng), time.perf_counter()
+            signals, started = random_signals(step, NUM_TASKS, rng), time.perf_counter()
             calls = [engine.observe.remote((signal,)) for signal in signals]
             ray.get([*calls, engine.evaluation_done.remote(attempt, step)])
             columns["signals_per_s"].append(NUM_TASKS / (time.perf_counter() - started))

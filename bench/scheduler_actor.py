@@ -45,7 +45,7 @@ def measure_signals(*, num_evaluations: int, num_tasks: int = NUM_TASKS) -> Sign
             attempt = ray.get(engine.begin_attempt.remote("bench", 0, None, ()))
             rng, rates = np.random.default_rng(0), []
             for number in range(2 * num_evaluations):
-                signals = _signals(number * INTERVAL_STEPS, num_tasks, rng)
+                signals = random_signals(number * INTERVAL_STEPS, num_tasks, rng)
                 size = 1 if number < num_evaluations else BATCH_SIZE
                 started = time.perf_counter()
                 calls = [engine.observe.remote(signals[at : at + size]) for at in range(0, num_tasks, size)]
@@ -72,7 +72,8 @@ def _setup(num_tasks: int, *, num_evaluations: int) -> EngineSetup:
     )
 
 
-def _signals(step: int, num_tasks: int, rng: np.random.Generator) -> tuple[TaskSignal, ...]:
+def random_signals(step: int, num_tasks: int, rng: np.random.Generator) -> tuple[TaskSignal, ...]:
+    """One signal a task, named `task 0` and so on, scores and losses drawn from [0, 1)."""
     scores, losses = rng.random((2, num_tasks)).tolist()
     return tuple(
         TaskSignal(

@@ -168,7 +168,9 @@ class RunMemory:
         self.skipped_steps, self.refused = set(), set()
         self.selection = {at: scores for at, scores in self.selection.items() if at <= step}
         self.late_step = -1
-        self.ended = self.rollback = None
+        self.ended = None
+        if self.rollback is not None and step <= self.rollback.step:  # done, or to be decided again
+            self.rollback = None
         self.due = []
 
     def fork(self, step: int, setup: EngineSetup) -> None:

@@ -207,6 +207,10 @@ class Worker:
             self._publish(for_selection=self.keeping.selects and self._checkpoint_is_due)
         return stop
 
+    def _goes_back(self, to_step: int | None) -> bool:
+        """Whether the run is to go back and can; rank 0 only."""
+        return to_step is not None and self.keeping.go_back(to_step, self.step)
+
     def _hands_over(self) -> str:
         """Why to end here where the plan in force is of a stage that other workers train, or nothing."""
         return "" if self.plan.stage in self.job.trains else "handed_over"
@@ -244,8 +248,7 @@ class Worker:
             self.plan_wait_s += time.perf_counter() - waited
             if answer is not None:
                 plan = answer.plan
-                goes_back = answer.roll_back_to is not None and self.keeping.go_back(answer.roll_back_to, self.step)
-                ending = "stopped" if answer.stop else "rolled_back" if goes_back else ""
+                ending = "stopped" if answer.stop else "rolled_back" if self._goes_back(answer.roll_back_to) else ""
         num_levels = tuple(map(len, self.job.setup.level_sizes))
         self.plan, ending = broadcast_plan(plan, ending=ending, num_tasks=self.num_tasks, num_levels=num_levels)
         assert_agreement(self.step, self.plan.digest(), int(self.stream.num_samples.sum()))

@@ -129,3 +129,19 @@ def test_without_a_checkpoint_that_old_the_task_is_frozen_and_the_ledger_says_wh
     assert (result.reason, went_back) == ("finished", 0)
     notes = [record.detail for record in records(bare, StorageRecord) if isinstance(record, StorageRecord)]
     assert notes == [f"no checkpoint of step {rollback.to_step} or before is left, so the run does not go back there"]
+
+
+def test_a_run_that_was_stopped_instead_goes_back_once_it_goes_on(tmp_path: Path, data: list[Path]) -> None:
+    run = overfitting_run(tmp_path, "run", data)
+    to_the_end(run)
+    rollback = records(run, RollbackRecord)[0]
+    assert isinstance(rollback, RollbackRecord)
+    stopped = overfitting_run(tmp_path, "stopped", data)
+    assert stopped.start(Disturbances(stop_at=rollback.step + INTERVAL)).reason == "stopped"
+    assert max(stopped.checkpoints) == rollback.step + INTERVAL
+    result, went_back = to_the_end(stopped)
+    assert (result.reason, went_back) == ("finished", 1)
+    starts = [record.step for record in records(stopped, AttemptRecord) if isinstance(record, AttemptRecord)]
+    assert starts == [0, rollback.step + INTERVAL, rollback.to_step]
+    assert audit(stopped.ledger).num_steps == STEPS
+    assert stopped.weights == run.weights
