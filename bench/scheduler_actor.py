@@ -49,7 +49,8 @@ def measure_signals(*, num_evaluations: int, num_tasks: int = NUM_TASKS) -> Sign
                 size = 1 if number < num_evaluations else BATCH_SIZE
                 started = time.perf_counter()
                 calls = [engine.observe.remote(signals[at : at + size]) for at in range(0, num_tasks, size)]
-                ray.get([*calls, engine.evaluation_done.remote(attempt, number * INTERVAL_STEPS)])
+                ray.get(calls)  # as the evaluation does: a call sent with them could overtake the last of them
+                ray.get(engine.evaluation_done.remote(attempt, number * INTERVAL_STEPS))
                 rates.append(num_tasks / (time.perf_counter() - started))
             written = sum(isinstance(record, SignalRecord) for record in read_ledger(ledger))
     finally:
