@@ -67,7 +67,7 @@ class WorkerGroup:
 
     def in_words(self) -> str:
         """`2 workers on pool=throughput`."""
-        on = ", ".join(f"{name}={value}" for name, value in sorted(self.launch.worker_selector.items()))
+        on = _in_words(self.launch.worker_selector.items())
         number = self.placement.num_workers
         return f"{number} worker{'' if number == 1 else 's'}{f' on {on}' if on else ''}"
 
@@ -161,11 +161,11 @@ def _require_room(
     who: str, number: int, process: Mapping[str, float], labels: Mapping[str, str], nodes: Sequence[Node]
 ) -> None:
     chosen = [node for node in nodes if node.has(labels)]
-    on = " with the labels " + ", ".join(f"{name}={value}" for name, value in sorted(labels.items())) if labels else ""
+    on = f" with the labels {_in_words(labels.items())}" if labels else ""
     if labels and not chosen:
-        there = sorted({f"{name}={value}" for node in nodes for name, value in node.labels.items() if "/" not in name})
+        there = {(name, value) for node in nodes for name, value in node.labels.items() if "/" not in name}
         raise ResourceError(
-            f"{who}: there is no node{on}; the nodes have {', '.join(there) or 'no labels'}. Start nodes with these "
+            f"{who}: there is no node{on}; the nodes have {_in_words(there) or 'no labels'}. Start nodes with these "
             "labels (ray start --labels), or change the labels in the launch"
         )
     room = sum(node.holds(process) for node in chosen)
@@ -175,6 +175,11 @@ def _require_room(
             f"{who}: {number} x ({size}) do not fit on the {len(chosen)} node(s){on}, which hold {room} of them, each "
             "whole on one node; lower the number or the size, or add nodes"
         )
+
+
+def _in_words(labels: Iterable[tuple[str, str]]) -> str:
+    """`pool=large, zone=b`."""
+    return ", ".join(f"{name}={value}" for name, value in sorted(labels))
 
 
 def described_nodes(groups: Iterable[GroupConfig]) -> list[Node]:

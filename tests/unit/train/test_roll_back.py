@@ -54,6 +54,12 @@ def records(run: LocalRun, kind: type[Record]) -> list[Record]:
     return [record for record in read_ledger(run.ledger) if isinstance(record, kind)]
 
 
+def first_rollback(run: LocalRun) -> RollbackRecord:
+    rollback = records(run, RollbackRecord)[0]
+    assert isinstance(rollback, RollbackRecord)
+    return rollback
+
+
 def peak(run: LocalRun, task: str, *, before: int) -> int:
     """Step of the task's least held-out loss in the first attempt."""
     signals = [record.signal for record in read_ledger(run.ledger) if isinstance(record, SignalRecord)]
@@ -68,10 +74,8 @@ def test_the_run_goes_back_before_the_peak_and_on_without_the_task_and_its_ledge
     run = overfitting_run(tmp_path, "run", data, mode=mode)
     result, went_back = to_the_end(run)
     assert (result.reason, result.step) == ("finished", STEPS)
-    rollbacks = records(run, RollbackRecord)
-    assert went_back == len(rollbacks) >= 1
-    first = rollbacks[0]
-    assert isinstance(first, RollbackRecord)
+    assert went_back == len(records(run, RollbackRecord)) >= 1
+    first = first_rollback(run)
     assert "noise" in first.tasks
     assert first.to_step <= min(peak(run, task, before=first.step) for task in first.tasks) < first.step
     starts = [record for record in records(run, AttemptRecord) if isinstance(record, AttemptRecord)]
@@ -97,8 +101,7 @@ def test_what_the_task_was_trained_on_after_its_peak_is_not_in_the_model(tmp_pat
 def test_a_crash_before_or_after_going_back_changes_nothing_of_the_result(tmp_path: Path, data: list[Path]) -> None:
     run = overfitting_run(tmp_path, "run", data)
     to_the_end(run)
-    rollback = records(run, RollbackRecord)[0]
-    assert isinstance(rollback, RollbackRecord)
+    rollback = first_rollback(run)
     crashed = overfitting_run(tmp_path, "crashed", data)
     with pytest.raises(CrashError):
         crashed.start(Disturbances(crash_at=rollback.step + INTERVAL))
@@ -115,8 +118,7 @@ def test_without_a_checkpoint_that_old_the_task_is_frozen_and_the_ledger_says_wh
 ) -> None:
     run = overfitting_run(tmp_path, "run", data)
     to_the_end(run)
-    rollback = records(run, RollbackRecord)[0]
-    assert isinstance(rollback, RollbackRecord)
+    rollback = first_rollback(run)
     bare = overfitting_run(tmp_path, "bare", data)
     with pytest.raises(CrashError):
         bare.start(Disturbances(crash_at=rollback.step))
@@ -134,8 +136,7 @@ def test_without_a_checkpoint_that_old_the_task_is_frozen_and_the_ledger_says_wh
 def test_a_run_that_was_stopped_instead_goes_back_once_it_goes_on(tmp_path: Path, data: list[Path]) -> None:
     run = overfitting_run(tmp_path, "run", data)
     to_the_end(run)
-    rollback = records(run, RollbackRecord)[0]
-    assert isinstance(rollback, RollbackRecord)
+    rollback = first_rollback(run)
     stopped = overfitting_run(tmp_path, "stopped", data)
     assert stopped.start(Disturbances(stop_at=rollback.step + INTERVAL)).reason == "stopped"
     assert max(stopped.checkpoints) == rollback.step + INTERVAL
