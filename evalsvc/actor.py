@@ -64,13 +64,17 @@ class EvaluationActor:
     ) -> None:
         """Judge the snapshot of `step`: a signal per task as soon as it is known, then the decision.
 
-        The selection scores come between the two: there they stand at the same place of every equal run's ledger.
+        The engine writes a signal down while the next task is judged. Signals, then selection scores, then the decision
+        stand in this order in every equal run's ledger.
         """
         load_snapshot(self._model, weights)
         probes: Any = ray.get(self._engine.probes_for.remote(step))
         judged = self._evaluator.evaluate(self._model, probes, step=step, attempt=attempt, plan_version=plan_version)
+        heard: list[Any] = []
         for signal in judged:
-            ray.get(self._engine.observe.remote((signal,)))
+            ray.get(heard)
+            heard = [self._engine.observe.remote((signal,))]
+        ray.get(heard)
         if for_selection:
             scores = self._evaluator.scores(self._model, self._rows("selection"))
             ray.get(self._engine.observe_selection.remote(attempt, step, scores))
