@@ -287,6 +287,11 @@ class LaunchConfig(ConfigModel):
         changed = {name: value for one in own for name, value in one if value is not None}
         return self.model_copy(update={**changed, "stages": ()})
 
+    def by_stages(self) -> dict[tuple[int, ...], "LaunchConfig"]:
+        """The launch of each group of workers, by the stages it trains: one group for both where nothing differs."""
+        first, second = self.for_stage(1), self.for_stage(2)
+        return {(1, 2): first} if first == second else {(1,): first, (2,): second}
+
     @property
     def worker_selector(self) -> dict[str, str]:
         """Labels of the nodes on which workers may run."""

@@ -74,13 +74,8 @@ class WorkerGroup:
 
 def worker_groups(launch: LaunchConfig, nodes: Sequence[Node]) -> dict[int, WorkerGroup]:
     """The group of each stage; one for both where nothing differs."""
-    launches = {stage: launch.for_stage(stage) for stage in STAGES}
-    alike = launches[1] == launches[2]
-    groups = {
-        stage: WorkerGroup(STAGES if alike else (stage,), own, placement_on(own, nodes))
-        for stage, own in launches.items()
-    }
-    return dict.fromkeys(STAGES, groups[1]) if alike else groups
+    groups = [WorkerGroup(stages, own, placement_on(own, nodes)) for stages, own in launch.by_stages().items()]
+    return {stage: group for group in groups for stage in group.stages}
 
 
 def placement_on(launch: LaunchConfig, nodes: Sequence[Node]) -> Placement:

@@ -4,7 +4,7 @@ import math
 
 from cluster.config import ElasticWorkers, LaunchConfig
 from cluster.manifests.config import GroupConfig
-from cluster.placement import STAGES, check_nodes, check_resources, described_nodes, total_of, worker_groups
+from cluster.placement import check_nodes, check_resources, described_nodes, total_of, worker_groups
 from scheduler.errors import ConfigError, ResourceError
 
 
@@ -21,11 +21,11 @@ def node_groups(launch: LaunchConfig) -> tuple[GroupConfig, ...]:
 
 def _groups_for(launch: LaunchConfig) -> tuple[GroupConfig, ...]:
     """A group for the workers, or for those of each stage where they differ; one for an evaluation set apart."""
-    stages = {f"stage-{stage}": launch.for_stage(stage) for stage in STAGES}
-    if stages["stage-1"] == stages["stage-2"]:
-        stages = {"workers": launch}
-    apart = bool(launch.evaluation_labels)
-    groups = [_workers_of(name, own, with_evaluation=not apart) for name, own in stages.items()]
+    launches, apart = launch.by_stages(), bool(launch.evaluation_labels)
+    groups = [
+        _workers_of(f"stage-{stages[0]}" if len(launches) > 1 else "workers", own, with_evaluation=not apart)
+        for stages, own in launches.items()
+    ]
     if apart:
         cpus, gpus = math.ceil(launch.evaluation_cpus), math.ceil(launch.evaluation_gpus or 0)
         labels = dict(launch.evaluation_labels)
