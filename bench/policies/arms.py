@@ -23,9 +23,9 @@ NUM_DIRICHLET = 8
 SIMPLE_STATICS = ("uniform", "proportional", "temperature", "unimax")
 HEAT = "heat"
 CONTROLS = ("random-walk", "time-average")
+PROBES_READ = 12
 _TEMPERATURE = 2.0
 _UNIMAX_EPOCHS = 4.0
-_FEW_PROBES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +75,9 @@ HEATS = (
         _heat("heat-free-probes", "heat with its probes for nothing: more compute than the others"), is_charged=False
     ),
     _heat(
-        "heat-few-probes",
-        f"heat that reads {_FEW_PROBES} probes of a task at each evaluation",
-        allocation={"type": "uniform", "probes_per_task": _FEW_PROBES},
+        "heat-all-probes",
+        "heat that reads all held-out probes at each evaluation",
+        allocation={"type": "uniform", "probes_per_task": None},
     ),
     _heat("heat-uniform", "heat, anchored to equal weights", prior={"type": "uniform"}),
     _heat("heat-tau-2", "heat, anchored to rows to the power 1/2", prior={"type": "temperature", "tau": 2.0}),

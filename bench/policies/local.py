@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from bench.policies.compute import FORWARD, Meter
-from bench.policies.trace import Array, Trace
+from bench.policies.trace import Array, Mask, Trace
 from cluster.config import RunConfig
 from cluster.setup import Inputs
 from evalsvc.evaluator import Evaluator, FinalScore, make_evaluator
@@ -95,7 +95,7 @@ class _Outside:
     training: Meter | None = None
     steps: list[int] = field(default_factory=list)
     weights: list[tuple[float, ...]] = field(default_factory=list)
-    learnability: list[Array] = field(default_factory=list)
+    given_up: list[Mask] = field(default_factory=list)
     curve: list[tuple[float, float]] = field(default_factory=list)
     scores: dict[str, dict[str, float]] = field(default_factory=dict)
 
@@ -170,10 +170,13 @@ class _Outside:
         self.curve.append((self.train_units + self.probe_units, selection))
 
     def _decide(self, keeper: HeatKeeper, *, step: int, attempt: int, plan_version: int) -> None:
-        for signal in self.evaluator.evaluate(self.model, step=step, attempt=attempt, plan_version=plan_version):
+        probes = keeper.probes_for(step)
+        for signal in self.evaluator.evaluate(
+            self.model, probes, step=step, attempt=attempt, plan_version=plan_version
+        ):
             keeper.observe(signal)
         keeper.evaluation_done(attempt, step)
-        self.learnability.append(keeper.memory.engine.heat.learnability.value.copy())
+        self.given_up.append(keeper.memory.engine.heat.learnability.noise_step >= 0.0)
 
     def _judge(self, split: str, rows: Sequence[Any]) -> float:
         """Score the snapshot, remember it by task; the mean over all tasks but those of random labels."""
@@ -211,7 +214,7 @@ class _Outside:
             random_tasks=self.random_tasks,
             num_steps=np.diff(self.steps).tolist(),
             weights=np.array(self.weights),
-            learnability=np.array(self.learnability) if self.learnability else None,
+            given_up=np.array(self.given_up) if self.given_up else None,
             floor=None if self.keeper is None else setup.mixture.guards.floor_ratio / len(setup.tasks),
             curve=self.curve,
             train_units=self.train_units,

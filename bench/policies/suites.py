@@ -15,7 +15,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from bench.policies.arms import Arm, nested
+from bench.policies.arms import PROBES_READ, Arm, nested
 from cluster.config import RunConfig
 from cluster.data import task_cards
 from cluster.settings import load_config
@@ -26,6 +26,11 @@ ROOT = Path(__file__).parents[2]
 CORPUS = ROOT / "bench" / "results" / "policies" / "corpus"
 _DATA_VARIABLE = "TASKHEAT_DATA"
 _SHUFFLE_OF = "unit_identification"
+_FEW_PROBES = {
+    "mixture.allocation": {"type": "uniform", "probes_per_task": PROBES_READ},
+    "evaluation.sampled_probes": 2,
+    "evaluation.samples_per_probe": 2,
+}
 _FEWEST_SAMPLES = {"evaluation.sampled_probes": 1, "evaluation.samples_per_probe": 2}
 
 
@@ -164,8 +169,7 @@ SYMBOLS = RealSuite(
         "data.probes_per_task": 32,
         "data.selection_per_task": 32,
         "data.test_per_task": 150,
-        "evaluation.sampled_probes": 4,
-        "evaluation.samples_per_probe": 2,
+        **_FEW_PROBES,
     },
     random_tasks=("noise",),
     seeds=10,
@@ -178,16 +182,15 @@ FINRISK = RealSuite(
     "from scratch",
     files=(ROOT / "examples/finrisk/run.yaml",),
     settings={
-        "train.steps": 1200,
-        "mixture.interval_steps": 60,
+        "train.steps": 800,
+        "mixture.interval_steps": 40,
         "data.probes_per_task": 24,
-        "data.selection_per_task": 48,
+        "data.selection_per_task": 32,
         "data.test_per_task": 150,
-        "evaluation.sampled_probes": 4,
-        "evaluation.samples_per_probe": 2,
+        **_FEW_PROBES,
     },
     random_tasks=(),
-    seeds=10,
+    seeds=6,
     make=_make_finrisk,
     quick={"train.steps": 60, "mixture.interval_steps": 20, "data.test_per_task": 32},
 )
@@ -199,17 +202,16 @@ SMOLLM2 = RealSuite(
     settings={
         "data.sources": _smollm2_sources(),
         "data.probes_per_task": 24,
-        "data.selection_per_task": 24,
+        "data.selection_per_task": 12,
         "data.test_per_task": 64,
         "train.steps": 200,
         "train.warmup_steps": 10,
         "train.micro_batch_size": 8,
         "mixture.interval_steps": 20,
-        "evaluation.sampled_probes": 2,
-        "evaluation.samples_per_probe": 2,
+        **_FEW_PROBES,
     },
     random_tasks=(_SHUFFLED,),
-    seeds=3,
+    seeds=2,
     make=_make_smollm2,
     quick={"train.steps": 6, "mixture.interval_steps": 3, "data.test_per_task": 4, "data.probes_per_task": 4},
 )

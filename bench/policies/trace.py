@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 from bench.policies.outcome import Outcome
 
 Array = NDArray[np.float64]
-
-_DAMPED = 0.5
+Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +21,8 @@ class Trace:
         random_tasks: Those with random labels, which no score counts.
         num_steps: Optimiser steps of each interval [B].
         weights: In force during each interval [B, K].
-        learnability: As the engine had it after its decision at the start of each interval [B, K]; None without one.
+        given_up: Whether the engine held a task for noise or out of reach after its decision at the start of each
+            interval [B, K]; None without an engine.
         floor: Least weight of a task; None where nothing bounds it.
         curve: (units so far, macro score on the selection rows) at every boundary and at the end.
         train_units: Tokens trained.
@@ -36,7 +36,7 @@ class Trace:
     random_tasks: tuple[str, ...]
     num_steps: Sequence[int]
     weights: Array
-    learnability: Array | None
+    given_up: Mask | None
     floor: float | None
     curve: Sequence[tuple[float, float]]
     train_units: float
@@ -73,11 +73,11 @@ class Trace:
         )
 
     def _recognised(self, randoms: Sequence[int]) -> int | None:
-        """First interval at whose start every random task was damped to a half or less."""
-        if not randoms or self.learnability is None:
+        """First interval at whose start every random task was recognised."""
+        if not randoms or self.given_up is None:
             return None
-        damped = np.flatnonzero((self.learnability[:, randoms] <= _DAMPED).all(axis=1))
-        return int(damped[0]) if len(damped) else None
+        recognised = np.flatnonzero(self.given_up[:, randoms].all(axis=1))
+        return int(recognised[0]) if len(recognised) else None
 
 
 def _without(scores: Mapping[str, float], left_out: Sequence[str]) -> dict[str, float]:

@@ -5,6 +5,8 @@ some overfit, fade, sit on a plateau, build on another or teach each other. Most
 half of them one that is saturated. Of the tasks that can be learnt the smallest third are declared long-tail and one is
 core: the engine knows no more of a world than a user would write down.
 
+An evaluation reads 12 probes a task, and two answers to each of two probes are sampled where the policy reads answers.
+
 The selection score of a run is what so many answers to fresh questions would show of the true one; the test score is
 the true one. A unit of compute is a sample.
 """
@@ -16,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from bench.policies.arms import Arm, nested
+from bench.policies.arms import PROBES_READ, Arm, nested
 from bench.policies.compute import FORWARD, Costs, affordable_steps
-from bench.policies.trace import Array, Trace
+from bench.policies.trace import Array, Mask, Trace
 from scheduler.records import DecisionRecord
 from scheduler.setup import EngineSetup, GuardConfig, MixtureConfig
 from scheduler.simulator import Learner, LearnerConfig, MeasurementConfig, simulate
@@ -98,7 +100,12 @@ def _log_uniform(rng: np.random.Generator, low: float, high: float) -> int:
 
 def mixture_of(arm: Arm) -> MixtureConfig:
     """The mixture settings of an engine arm."""
-    return MixtureConfig.model_validate(nested(arm.settings, over={"interval_steps": INTERVAL}))
+    return MixtureConfig.model_validate(
+        nested(
+            arm.settings,
+            over={"interval_steps": INTERVAL, "allocation": {"type": "uniform", "probes_per_task": PROBES_READ}},
+        )
+    )
 
 
 def floor_of(num_tasks: int) -> float:
@@ -109,9 +116,7 @@ def floor_of(num_tasks: int) -> float:
 def play_engine(world: World, arm: Arm) -> Trace:
     """A run in which the engine decides, shortened by what its probes cost where they are charged."""
     started_s = time.process_time()
-    measurement = (
-        MeasurementConfig() if arm.samples_answers else MeasurementConfig(sampled_probes=1, samples_per_probe=2)
-    )
+    measurement = MeasurementConfig(sampled_probes=2 if arm.samples_answers else 1, samples_per_probe=2)
     mixture = mixture_of(arm)
     num_probes = mixture.allocation.probes_per_task or measurement.num_probes
     answers = num_probes + measurement.sampled_probes * measurement.samples_per_probe
@@ -129,11 +134,11 @@ def play_engine(world: World, arm: Arm) -> Trace:
         stage_policies=(mixture.policy, mixture.policy),
         num_probes=(measurement.num_probes,) * len(world.tasks),
     )
-    learnability: list[Array] = []
+    given_up: list[list[bool]] = []
 
     def watch(record: object) -> None:
         if isinstance(record, DecisionRecord):
-            learnability.append(np.array([task.learnability for task in record.tasks]))
+            given_up.append([task.noise_since is not None for task in record.tasks])
 
     run = simulate(setup, world.learner, seed=world.seed, measurement=measurement, on_record=watch)
     spent = [step * BATCH_SIZE + (place + 1) * evaluation for place, step in enumerate(run.steps.tolist())]
@@ -141,7 +146,7 @@ def play_engine(world: World, arm: Arm) -> Trace:
         world,
         steps=run.steps.tolist(),
         weights=run.weights[:-1],
-        learnability=np.array(learnability),
+        given_up=np.array(given_up),
         scores=run.scores,
         spent=spent,
         probe_units=evaluation * (len(run.steps) - 1),
@@ -163,7 +168,7 @@ def play_script(world: World, script: Sequence[Array]) -> Trace:
         world,
         steps=steps,
         weights=np.array(weights),
-        learnability=None,
+        given_up=None,
         scores=np.array(scores),
         spent=[float(step * BATCH_SIZE) for step in steps],
         probe_units=0.0,
@@ -176,7 +181,7 @@ def _trace(
     *,
     steps: Sequence[int],
     weights: Array,
-    learnability: Array | None,
+    given_up: Mask | None,
     scores: Array,
     spent: Sequence[float],
     probe_units: float,
@@ -192,8 +197,8 @@ def _trace(
         random_tasks=(_NOISE,) if _NOISE in names else (),
         num_steps=np.diff(steps).tolist(),
         weights=weights,
-        learnability=learnability,
-        floor=None if learnability is None else floor_of(len(names)),
+        given_up=given_up,
+        floor=None if given_up is None else floor_of(len(names)),
         curve=list(zip(spent, scores[:, kept].mean(axis=1).tolist(), strict=True)),
         train_units=float(steps[-1] * BATCH_SIZE),
         probe_units=probe_units,

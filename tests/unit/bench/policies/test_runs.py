@@ -57,8 +57,8 @@ def test_equal_runs_are_equal_and_the_engine_moves_the_weights_of_a_real_run(fol
     assert first.weights.shape == (STEPS // INTERVAL, 3)
     assert np.abs(np.diff(first.weights, axis=0)).sum() > 0.01
     assert (first.weights[0] == first.weights[1]).all(), "the first evaluation takes effect an interval later"
-    assert first.learnability is not None
-    assert first.learnability.shape == first.weights.shape
+    assert first.given_up is not None
+    assert first.given_up.shape == first.weights.shape
 
 
 def test_a_scripted_run_is_the_run_of_the_engine_that_gives_the_same_weights(folder: Path) -> None:
