@@ -15,14 +15,13 @@ of 64 probes a task on average. Ratios are adaptive over uniform, paired by seed
 
 import argparse
 import dataclasses
-import json
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy.stats import t as student
 
+from bench.ending import conclude
 from scheduler.allocation import AdaptiveAllocation, AllocationConfig, UniformAllocation
 from scheduler.engine import HeatEngine
 from scheduler.policy_config import HeatPolicy, Policy, TargetGapPolicy
@@ -35,7 +34,6 @@ from scheduler.task import TaskSpec
 
 NUM_TASKS, NUM_PROBES, SKIPPED_DECISIONS = 24, 64, 4
 BUDGETS = (8, 16, 32)
-RESULTS = Path(__file__).parent / "results" / "allocation.json"
 
 
 def learner(kind: str) -> LearnerConfig:
@@ -117,7 +115,7 @@ def compare(kind: str, policy: Policy, budget: int, *, num_seeds: int) -> dict[s
     }
 
 
-def main() -> None:
+def main() -> int:
     """Measure, print the table, write the results."""
     parser = argparse.ArgumentParser(description="error of decisions under two allocations of probes")
     parser.add_argument("--quick", action="store_true", help="4 seeds and heat only, instead of 20 and target gap too")
@@ -138,14 +136,13 @@ def main() -> None:
                     f"{f'{variation:.2f} ± {half[0]:.2f}':>15}{f'{divergence:.2f} ± {half[1]:.2f}':>15}",
                     flush=True,
                 )
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps({"num_seeds": num_seeds, "rows": rows}, indent=2) + "\n", encoding="utf-8")
-    print(f"{num_seeds} seeds; written to {RESULTS}")
-    missed = [row for row in rows if row["ratio"][0] + row["half_interval"][0] >= 1.0]
-    for row in missed if arguments.check else ():
-        print(f"missed: {row['policy']}, {row['tasks']}, {row['budget']} probes: total variation not surely lower")
-    sys.exit(1 if arguments.check and missed else 0)
+    missed = [
+        f"{row['policy']}, {row['tasks']}, {row['budget']} probes: total variation not surely lower"
+        for row in rows
+        if row["ratio"][0] + row["half_interval"][0] >= 1.0
+    ]
+    return conclude("allocation", {"num_seeds": num_seeds, "rows": rows}, missed, check=arguments.check)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

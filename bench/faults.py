@@ -16,7 +16,6 @@ every run that failed. Recovery times are wall-clock seconds on this machine, an
 import argparse
 import json
 import os
-import platform
 import random
 import statistics
 import subprocess
@@ -27,8 +26,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import get_args
 
-import ray
-
+from bench.ending import conclude
 from bench.fault_run import AttackedRun, Kind, NotRecoveredError
 from bench.local_nodes import LocalNodes
 from cluster.audit import audit
@@ -36,7 +34,6 @@ from scheduler.errors import TaskheatError
 from scheduler.ledger import read_ledger
 from scheduler.records import AttemptRecord, EndRecord
 
-RESULTS = Path(__file__).parent / "results" / "faults.json"
 KINDS: tuple[Kind, ...] = get_args(Kind)
 FAULTS_PER_RUN = 6
 INTERVAL, INTERVALS_PER_FAULT, SPARE_INTERVALS = 5, 20, 60
@@ -253,7 +250,7 @@ def read_results(path: Path) -> list[RunResult]:
     return [RunResult(**{**one, "faults": tuple(Fault(**fault) for fault in one["faults"])}) for one in kept]
 
 
-def main() -> None:
+def main() -> int:
     """See the module docstring."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="eight faults")
@@ -282,13 +279,10 @@ def main() -> None:
     finally:
         campaign.close()
     print(table(results))
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    about = {"seed": given.seed, "ray": ray.__version__, "machine": platform.platform(), "cpus": os.cpu_count()}
-    RESULTS.write_text(json.dumps({**about, "runs": [asdict(result) for result in results]}, indent=1) + "\n")
     failed = [f"run {result.number}: {result.problem}" for result in results if result.problem]
-    if given.check and failed:
-        sys.exit("\n".join(failed))
+    figures = {"seed": given.seed, "runs": [asdict(result) for result in results]}
+    return conclude("faults", figures, failed, check=given.check)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -28,6 +28,7 @@ from pathlib import Path
 
 import click
 
+from bench.ending import conclude
 from bench.local_cluster import LocalCluster, local_cluster
 from cluster.metrics.names import METRICS
 
@@ -240,11 +241,8 @@ def main(quick: bool, part: tuple[str, ...], check: bool) -> None:
             bench = Bench(cluster=cluster, **bench_folders)
             for name in part or (("refusals", "submitted") if quick else PARTS):
                 PARTS[name](bench, findings)
-    results = PROJECT / "bench" / "results"
-    results.mkdir(parents=True, exist_ok=True)
-    (results / "jobs.json").write_text(json.dumps(findings.rows, indent=2), encoding="utf-8")
-    if check and (failed := [row["what"] for row in findings.rows if not row["passed"]]):
-        raise SystemExit(f"did not go as it must: {', '.join(map(str, failed))}")
+    failed = [str(row["what"]) for row in findings.rows if not row["passed"]]
+    sys.exit(conclude("jobs", {"rows": findings.rows}, failed, check=check))
 
 
 if __name__ == "__main__":

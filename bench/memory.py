@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
+from bench.ending import conclude
 from bench.product_step import ProductStep
 from train.config import LoraConfig, PretrainedModel
 from train.data.store import EncodedRow
@@ -29,13 +30,12 @@ from train.model import build_model, load_tokenizer
 from train.stream.batch import Batch
 
 MODEL = Path(__file__).parents[1] / "models" / "smollm2-135m-instruct"
-RESULTS = Path(__file__).parent / "results" / "memory.json"
 OURS, TRAINER = "ours", "HF Trainer"
 _CPU = torch.device("cpu")
 _BATCH_SIZE, _ANSWER_TOKENS = 8, 16
 
 
-def main() -> None:
+def main() -> int:
     """Run the contenders, or be one of them."""
     parser = argparse.ArgumentParser(description="peak memory of a training worker")
     parser.add_argument("--quick", action="store_true")
@@ -45,21 +45,18 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.contender is not None:
         print(json.dumps({"peak_mib": peak_mib(arguments.contender, use_lora=arguments.lora)}))
-        return
+        return 0
     if not MODEL.is_dir():
         sys.exit(f"{MODEL} is not there: run make smollm2 first")
     kinds, num_rounds = ([True], 1) if arguments.quick else ([True, False], 3)
     found = {"LoRA" if use_lora else "all weights": _rounds(use_lora, num_rounds) for use_lora in kinds}
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(found, indent=2) + "\n")
-    missed = []
+    missed: list[str] = []
     for kind, peaks in found.items():
         ours, trainer = (statistics.median(peaks[name]) for name in (OURS, TRAINER))
         print(f"{kind:12} ours {ours:7.0f} MiB   HF Trainer {trainer:7.0f} MiB   ratio {ours / trainer:.2f}")
         if ours > trainer:
             missed.append(f"{kind}: {ours:.0f} MiB, more than the Trainer's {trainer:.0f}")
-    if arguments.check and missed:
-        sys.exit("missed: " + "; ".join(missed))
+    return conclude("memory", found, missed, check=arguments.check)
 
 
 def _rounds(use_lora: bool, num_rounds: int) -> dict[str, list[float]]:
@@ -152,4 +149,4 @@ def _pad(features: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

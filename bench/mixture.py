@@ -18,17 +18,15 @@ absent, one too slow for a size as not run; neither counts as beaten.
 import argparse
 import itertools
 import json
-import os
-import platform
 import statistics
 import sys
 import time
 import tracemalloc
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from bench.ending import conclude
 from bench.mixture_contenders import (
     BATCH_SIZE,
     CONTENDERS,
@@ -45,7 +43,6 @@ from bench.mixture_contenders import (
 )
 
 NUM_RANKS = 8
-RESULTS = Path(__file__).parent / "results" / "mixture.json"
 AIMS = {
     "least_ratio_to_torchdata": 1.0,
     "slowdown_10_to_10000_tasks": 3.0,
@@ -273,7 +270,6 @@ def measure(*, quick: bool) -> dict[str, Any]:
     speed = {size: measure_speed(size, num_rounds=num_rounds, min_cpu_s=min_cpu_s, quick=quick) for size in SIZES}
     return {
         "batch_size": BATCH_SIZE,
-        "machine": {"processor": platform.machine(), "num_cpus": os.cpu_count(), "numpy": np.__version__},
         "rates": speed,
         "median_rates": {
             size: {name: found if isinstance(found, str) else statistics.median(found) for name, found in own.items()}
@@ -323,7 +319,7 @@ def show(result: dict[str, Any]) -> None:
     print(f"draws that another of {NUM_RANKS} ranks drew too, within one pass: {shown}")
 
 
-def main() -> None:
+def main() -> int:
     """Measure, print, write the results, check."""
     parser = argparse.ArgumentParser(description="the mixture stream beside its peers")
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds: about a minute")
@@ -331,15 +327,8 @@ def main() -> None:
     args = parser.parse_args()
     result = measure(quick=args.quick)
     show(result)
-    missed = missed_aims(result)
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps({**result, "aims": AIMS, "missed": missed}, indent=2) + "\n")
-    print(f"written to {RESULTS}")
-    for line in missed:
-        print(f"missed: {line}")
-    if args.check and missed:
-        sys.exit(1)
+    return conclude("mixture", {**result, "aims": AIMS}, missed_aims(result), check=args.check)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -21,7 +21,6 @@ Intervals are those of `examples/smollm2`, 15 steps of 8 samples; one of the def
 """
 
 import argparse
-import json
 import statistics
 import sys
 import tempfile
@@ -37,6 +36,7 @@ import ray.train
 import torch
 from ray.train.torch import TorchConfig, TorchTrainer
 
+from bench.ending import conclude
 from bench.product_step import write_store
 from cluster.config import LaunchConfig
 from cluster.coordinator import RayCoordinatorFactory
@@ -55,7 +55,6 @@ from train.schedule import StageTraining
 from train.worker_job import WorkerJob
 
 MODEL = Path(__file__).parents[1] / "models" / "smollm2-135m-instruct"
-RESULTS = Path(__file__).parent / "results" / "overhead.json"
 MAX_RATIO = 0.01
 ENGINE, EVALUATION, NAMESPACE = "heat-overhead", "evaluation-overhead", "overhead"
 _NUM_TASKS, _ROWS_PER_TASK, _ANSWER_TOKENS = 8, 200, 16
@@ -249,7 +248,7 @@ def main() -> int:
     """Measure, print, write the results; 1 when an aim is missed under `--check`."""
     parser = argparse.ArgumentParser(description="what Ray, scheduling and snapshots add to a step")
     parser.add_argument("--quick", action="store_true", help="2 intervals instead of 6, and no checkpoint")
-    parser.add_argument("--check", action="store_true", help="exit 1 when the overhead is more than 1 %")
+    parser.add_argument("--check", action="store_true", help="exit 1 when the overhead is more than 1 %%")
     arguments = parser.parse_args()
     if not MODEL.is_dir():
         sys.exit(f"{MODEL} is not there: run make smollm2 first")
@@ -264,13 +263,10 @@ def main() -> int:
     print(f"  other threads of the worker: {100 * found.others_cpu_s / found.loop_s:.2f} % of a core")
     for clock, share in shares.items():
         print(f"  overhead a step, {clock}: {100 * share:.2f} % of a step")
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(asdict(found) | {"shares": shares}, indent=2) + "\n")
     missed = [
         f"{clock}: {100 * share:.2f} % of a step, aim 1 %" for clock, share in shares.items() if share > MAX_RATIO
     ]
-    print("missed: " + "; ".join(missed) if missed else "every aim is met")
-    return 1 if missed and arguments.check else 0
+    return conclude("overhead", asdict(found) | {"shares": shares}, missed, check=arguments.check)
 
 
 if __name__ == "__main__":

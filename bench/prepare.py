@@ -15,7 +15,6 @@ the aims are those of the million rows.
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -27,13 +26,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import psutil
 
+from bench.ending import conclude
+
 if TYPE_CHECKING:
     pass
 
 NUM_ROWS, NUM_QUICK_ROWS = 1_000_000, 100_000
 MAX_MEMORY_BYTES, MAX_OPEN_S, MAX_RERUN_S = 2 << 30, 1.0, 1.5
 SAMPLE_S = 0.2
-RESULTS = Path(__file__).parent / "results" / "prepare.json"
 _TASKS = ("summary", "extraction", "judgement")
 _WORDS = [f"{start}{middle}{end}" for start in "bcdfg" for middle in ("ela", "oru", "ini", "atu") for end in "nrstlm"]
 
@@ -178,7 +178,7 @@ def over_aim(figures: Figures) -> list[str]:
     ]
 
 
-def main() -> None:
+def main() -> int:
     """Measure, print, write the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--quick", action="store_true", help="a hundred thousand rows")
@@ -189,20 +189,15 @@ def main() -> None:
     if arguments.child:
         corpus, out = arguments.child
         child(corpus, out, arguments.workers)
-        return
+        return 0
     figures = measure(NUM_QUICK_ROWS if arguments.quick else NUM_ROWS, arguments.workers)
     print(f"{figures.num_rows:,} rows, {figures.corpus_bytes / 1e6:,.0f} MB, {figures.num_workers} workers")
     print(f"prepare   {figures.wall_s:8.1f} s   {figures.rows_per_s:,.0f} rows/s   {figures.cpu_s:,.0f} CPU-s")
     print(f"memory    {figures.peak_pss_bytes / 2**20:8,.0f} MiB PSS   {figures.peak_rss_bytes / 2**20:,.0f} MiB RSS")
     print(f"again     {figures.rerun_s:8.2f} s")
     print(f"open      {figures.open_s:8.3f} s   store, stream, and a first batch")
-    machine = {"processor": platform.machine(), "num_cpus": os.cpu_count(), "python": platform.python_version()}
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps({"machine": machine, **asdict(figures)}, indent=1) + "\n", encoding="utf-8")
-    misses = over_aim(figures)
-    if arguments.check and misses:
-        raise SystemExit("over aim: " + "; ".join(misses))
+    return conclude("prepare", asdict(figures), over_aim(figures), check=arguments.check)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -25,7 +25,6 @@ import argparse
 import json
 import logging
 import os
-import platform
 import socket
 import statistics
 import sys
@@ -43,6 +42,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]
 
+from bench.ending import conclude
 from bench.scheduler_actor import random_signals
 from scheduler.ledger import write_setup
 from scheduler.setup import EngineSetup, GuardConfig, HeatPolicy, MixtureConfig
@@ -52,7 +52,6 @@ from train.agreement import assert_agreement, broadcast_plan
 from train.stream.opening import open_stream
 from train.tally import Tally
 
-RESULTS = Path(__file__).parent / "results" / "scale.json"
 NUM_TASKS = 1_000
 INTERVAL_STEPS, BATCH_SIZE = 100, 1_024
 STREAM_BATCHES = (256, 1_024, 4_096, 10_000, 16_384)
@@ -291,15 +290,9 @@ def main() -> int:
     streams = {batch_size: stream_cpu_ms(batch_size) for batch_size in STREAM_BATCHES}
     for batch_size, cpu_ms in streams.items():
         print(f"{batch_size:>14,}{cpu_ms:>8.2f}")
-    machine = {"processor": platform.machine(), "num_cpus": os.cpu_count(), "torch": torch.__version__}
-    RESULTS.parent.mkdir(exist_ok=True)
     sizes_found = {str(size): asdict(found) for size, found in table.items()}
-    results = {"machine": machine, "ranks": sizes_found, "stream_cpu_ms": streams}
-    RESULTS.write_text(json.dumps(results, indent=2) + "\n")
-    print(f"written to {RESULTS}")
-    missed = missed_aims(table)
-    print("\n".join(missed) if missed else "every aim is met")
-    return 1 if missed and arguments.check else 0
+    figures = {"ranks": sizes_found, "stream_cpu_ms": streams}
+    return conclude("scale", figures, missed_aims(table), check=arguments.check)
 
 
 if __name__ == "__main__":

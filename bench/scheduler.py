@@ -23,8 +23,6 @@ signal counts when it stands in the ledger, and the aim is that of single calls.
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -34,6 +32,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bench.ending import conclude
 from bench.scheduler_actor import SignalRates, measure_signals
 from scheduler.curriculum_config import CurriculumConfig
 from scheduler.engine import HeatEngine
@@ -75,7 +74,6 @@ MAX_STATE_BYTES = 1024.0
 MIN_SIGNALS_PER_S = 1_000.0
 INTERVAL_STEPS = 25
 BATCH_SIZE = 64
-RESULTS = Path(__file__).parent / "results" / "scheduler.json"
 
 
 @dataclass(slots=True)
@@ -273,15 +271,13 @@ def main() -> int:
     states = states_of_all_policies()
     signals = measure_signals(num_evaluations=3 if options.quick else 10)
     show(table, states, signals, num_decisions=num_decisions)
-    RESULTS.parent.mkdir(exist_ok=True)
-    machine = {"processor": platform.machine(), "num_cpus": os.cpu_count(), "numpy": np.__version__}
-    found = {"tasks": {name: asdict(result) for name, result in table.items()}, "state_bytes_per_task": states}
-    written = {"unit": "CPU milliseconds", "machine": machine, **found, "signals_per_s": asdict(signals)}
-    RESULTS.write_text(json.dumps(written, indent=2) + "\n")
-    print(f"written to {RESULTS}")
-    missed = missed_aims(table, states, signals)
-    print("\n".join(f"missed: {line}" for line in missed) if missed else "every aim is met")
-    return int(options.check and bool(missed))
+    figures = {
+        "unit": "CPU milliseconds",
+        "tasks": {name: asdict(result) for name, result in table.items()},
+        "state_bytes_per_task": states,
+        "signals_per_s": asdict(signals),
+    }
+    return conclude("scheduler", figures, missed_aims(table, states, signals), check=options.check)
 
 
 def show(table: dict[str, Result], states: dict[str, float], signals: SignalRates, *, num_decisions: int) -> None:

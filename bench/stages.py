@@ -13,7 +13,6 @@ weights are, bit for bit, those of an undisturbed run whose one worker stayed wh
 """
 
 import argparse
-import json
 import random
 import sys
 import tempfile
@@ -21,6 +20,7 @@ import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from bench.ending import conclude
 from bench.fault_run import AttackedRun, NotRecoveredError
 from bench.faults import INTERVAL, difference, write_inputs
 from bench.local_nodes import LocalNodes
@@ -28,7 +28,6 @@ from cluster.driver import stage_to_go_on_with
 from scheduler.ledger import read_ledger
 from scheduler.records import AttemptRecord
 
-RESULTS = Path(__file__).parent / "results" / "stages.json"
 BOUNDARY, STEPS = 60 * INTERVAL, 120 * INTERVAL
 POOLS = {1: "throughput", 2: "large"}
 _NODES = (
@@ -143,7 +142,7 @@ class Show:
         )
 
 
-def main() -> None:
+def main() -> int:
     """See the module docstring."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="exit 1 if anything is not as it should be")
@@ -161,12 +160,10 @@ def main() -> None:
         print(f"stage {stage}: workers on {', '.join(pools)}; past a killed node in {figures.past_kill_s.get(stage)} s")
     print(f"from pool to pool: {figures.moved_s} s; worker groups began at steps {figures.attempts}")
     missed = figures.missed()
-    print("\n".join(missed) or "plans and samples replayed; weights bit for bit those of the undisturbed run")
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    RESULTS.write_text(json.dumps(asdict(figures), indent=1) + "\n")
-    if given.check and missed:
-        sys.exit(1)
+    if not missed:
+        print("plans and samples replayed; weights bit for bit those of the undisturbed run")
+    return conclude("stages", asdict(figures), missed, check=given.check)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -30,11 +30,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from bench.ending import conclude
 from cluster.run_directory import RunDirectory
 from cluster.sweep.directory import SweepDirectory
 
 ROOT = Path(__file__).parents[1]
-RESULTS = Path(__file__).parent / "results"
 MAX_STEPS_RATIO = 0.6
 _POLL_S, _GONE_S = 0.5, 8.0
 _CORPUS = ROOT / "examples" / "finrisk" / "corpus"
@@ -239,7 +239,7 @@ def working_folder(kept: Path | None) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def main() -> None:
+def main() -> int:
     """Measure, print, write the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--quick", action="store_true", help="four trials of sixty steps")
@@ -250,15 +250,11 @@ def main() -> None:
     arguments = parser.parse_args()
     if not _CORPUS.is_dir():
         subprocess.run([sys.executable, "-m", "examples.finrisk.generate", "--out", str(_CORPUS)], check=True, cwd=ROOT)
-    RESULTS.mkdir(exist_ok=True)
     with working_folder(arguments.keep) as folder:
         if arguments.schedule:
             found, missed = show_schedule(folder, arguments.schedule, quick=arguments.quick)
             print("\n".join(found))
-            (RESULTS / f"{arguments.schedule}.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-            if arguments.check and missed:
-                raise SystemExit("missed: " + "; ".join(missed))
-            return
+            return conclude(arguments.schedule, {"found": found}, missed, check=arguments.check)
         figures = measure(folder, quick=arguments.quick)
     print(
         f"trials     {figures.num_trials}\n"
@@ -267,11 +263,8 @@ def main() -> None:
         f"forked     {figures.equal_to_scratch} of {figures.compared_with_scratch} bit for bit as from scratch\n"
         f"wall       {figures.wall_s:.0f} s"
     )
-    (RESULTS / "sweep.json").write_text(json.dumps(asdict(figures), indent=1) + "\n", encoding="utf-8")
-    missed = misses(figures)
-    if arguments.check and missed:
-        raise SystemExit("missed: " + "; ".join(missed))
+    return conclude("sweep", asdict(figures), misses(figures), check=arguments.check)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -18,21 +18,18 @@ compare, ours and the limit. TRL is in the `bench` extra; without it, it is repo
 
 import argparse
 import itertools
-import json
-import os
-import platform
 import statistics
 import sys
 from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
 import torch
 import transformers
 from transformers import LlamaConfig
 
+from bench.ending import conclude
 from bench.training_loops import (
     BATCH_SIZE,
     HandWritten,
@@ -44,7 +41,6 @@ from bench.training_loops import (
 )
 from train.data.store import EncodedRow
 
-RESULTS = Path(__file__).parent / "results" / "throughput.json"
 MIN_RATIO_TO_LIMIT = 0.90
 MAX_OVERHEAD_MS = 0.6
 _NUM_TASKS, _ROWS_PER_TASK = 8, 500
@@ -234,15 +230,9 @@ def main() -> int:
     print("\nmilliseconds of a step of a tiny model, and what the loop adds to raw calls")
     for name, figures in overhead.items():
         print(f"  {name:32}{_cell(figures['step_ms'], '.2f'):24}{_cell(figures['over_raw_ms'], '+.2f')}")
-
-    machine = {"processor": platform.machine(), "num_cpus": os.cpu_count(), "torch": torch.__version__}
-    RESULTS.parent.mkdir(exist_ok=True)
-    result = {"machine": machine, "throughput": throughput, "overhead": overhead}
-    RESULTS.write_text(json.dumps(result, indent=2) + "\n")
-    print(f"\nwritten to {RESULTS}")
-    missed = missed_aims(throughput, overhead)
-    print("\n".join(missed) if missed else "every aim is met")
-    return 1 if missed and arguments.check else 0
+    print()
+    figures = {"throughput": throughput, "overhead": overhead}
+    return conclude("throughput", figures, missed_aims(throughput, overhead), check=arguments.check)
 
 
 if __name__ == "__main__":
