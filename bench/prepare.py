@@ -21,15 +21,11 @@ import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import psutil
 
 from bench.ending import conclude
-
-if TYPE_CHECKING:
-    pass
 
 NUM_ROWS, NUM_QUICK_ROWS = 1_000_000, 100_000
 MAX_MEMORY_BYTES, MAX_OPEN_S, MAX_RERUN_S = 2 << 30, 1.0, 1.5
