@@ -79,14 +79,34 @@ def test_tokens_trained_are_counted_as_the_rows_of_the_stream_have_them(folder: 
     assert drawn * lengths.min() <= trace.train_units <= drawn * lengths.max()
 
 
-def test_probes_are_expected_to_cost_about_what_they_cost(folder: Path) -> None:
-    config, inputs = real_run(folder, {})
+@pytest.mark.parametrize("probes_per_task", [None, 2])
+def test_probes_are_expected_to_cost_about_what_they_cost(folder: Path, probes_per_task: int | None) -> None:
+    config, inputs = real_run(folder, {"allocation": {"type": "uniform", "probes_per_task": probes_per_task}})
     store = TokenStore.open(inputs.prepared.store_path)
-    found = costs(store, inputs.tasks, batch_size=6, evaluation=config.evaluation)
+    found = costs(store, inputs.tasks, batch_size=6, evaluation=config.evaluation, probes_per_task=probes_per_task)
     trace = play(config, inputs, random_tasks=())
     evaluations = STEPS / INTERVAL
     assert trace.train_units == pytest.approx(STEPS * found.step, rel=0.1)
     assert trace.probe_units == pytest.approx(evaluations * found.evaluation, rel=0.5)
+
+
+def test_random_labels_are_recognised_where_the_engine_first_gives_up_all_of_them() -> None:
+    given_up = np.array([[True, False], [True, True], [False, True], [True, True]])
+    trace = Trace(
+        tasks=("a", "b"),
+        random_tasks=("a", "b"),
+        num_steps=[10] * 4,
+        weights=np.full((4, 2), 0.5),
+        given_up=given_up,
+        floor=0.1,
+        curve=[],
+        train_units=1.0,
+        probe_units=0.0,
+        selection={},
+        test={},
+        cpu_s=0.0,
+    )
+    assert trace.outcome(suite="symbols", arm="heat", seed=0).recognised_at == pytest.approx(0.25)
 
 
 def test_steps_and_evaluations_together_cost_no_more_than_the_budget() -> None:
