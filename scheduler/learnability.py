@@ -14,7 +14,6 @@ that fade with the task's own exposure; Σ over the points of the segment, n̄ a
             less than two points, or a segment less than `patience` samples: no evidence, no verdict
 
     wanted          clip(reach / full_reach, min, 1), for gaps from `min_gap` on; at half of it or less never damped
-    hopeless        reach below `noise_reach`, likewise
     learnability    moves towards wanted, by a factor of 2 an evaluation at most; min for a task recognised as noise
 
 It scales the exponent with which heat raises a task, so that a task in doubt goes back to its prior share, where a
@@ -30,8 +29,8 @@ that falls (a task forgotten while it was starved). So a task that was given up 
 single clear step. What cannot be told apart: noise, a task beyond the model's means, a plateau that shows in neither
 score nor loss; the floor keeps each of them under observation.
 
-    noise   hopeless, learnability a half or less, and the segment as long as `give_up`, a share of the base exposure;
-            ends when wanted is 1
+    noise   wanted and learnability are a half or less, and the segment is as long as `give_up`, a share of the base
+            exposure; ends when wanted is 1
     solved  level - one standard error at or above the target; ends when level + one standard error is below it
 
 `give_up` is a half: of a thing of unknown duration that has lasted n, as much again is the median of what is to come
@@ -183,13 +182,12 @@ class Learnability:
         gap = np.maximum(target - trend.level, 0.0)
         reach = _reach(lines, noise, horizon=horizon, gap=gap)
         patient = served - lines.start_n < config.stall_patience_ratio * base_samples
+        wanted = clip(reach / config.stall_full_reach, config.min_learnability, 1.0)
         concern = clip(2.0 * gap / target / max(config.stall_min_gap, 1e-9) - 1.0, 0.0, 1.0)
-        wanted = 1.0 - concern * (1.0 - clip(reach / config.stall_full_reach, config.min_learnability, 1.0))
-        wanted = np.where(patient, 1.0, wanted)
-        hopeless = ~patient & (reach < concern * config.stall_noise_reach)
+        wanted = np.where(patient, 1.0, 1.0 - concern * (1.0 - wanted))
         self.progress_step = np.where(measured & (wanted >= 1.0), step, self.progress_step)
         still = served - lines.start_n >= config.stall_give_up_ratio * base_samples
-        self._recognise_noise(measured, wanted, still & hopeless)
+        self._recognise_noise(measured, wanted, still)
         self._recognise_solved(measured, step=step, trend=trend, target=target)
         moved = clip(wanted, self.value / 2.0, self.value * 2.0)
         moved = np.where(self.noise_step >= 0, config.min_learnability, moved)
@@ -200,8 +198,8 @@ class Learnability:
         columns = (self.noise_step, self.solved_step)
         return Recognised(*([None if step < 0 else int(step) for step in column.tolist()] for column in columns))
 
-    def _recognise_noise(self, measured: Mask, wanted: Array, hopeless: Mask) -> None:
-        doubtful = measured & hopeless & (self.value <= _DOUBTED) & (self.noise_step < 0)
+    def _recognise_noise(self, measured: Mask, wanted: Array, still: Mask) -> None:
+        doubtful = measured & still & (np.maximum(wanted, self.value) <= _DOUBTED) & (self.noise_step < 0)
         self.noise_step = np.where(doubtful, self.progress_step, self.noise_step)
         self.noise_step = np.where(measured & (wanted >= 1.0), _NEVER, self.noise_step)
 

@@ -29,7 +29,6 @@ class HeatConfig(ConfigModel):
     Attributes:
         stall_horizon_ratio: Exposure over which progress is projected, as a share of a task's in the whole run.
         stall_full_reach: Share of its loss or gap that the projected exposure must take away for full learnability.
-        stall_noise_reach: Below this share a task may be recognised as noise.
         stall_patience_ratio: Share of a task's exposure in the whole run before it is judged.
         stall_give_up_ratio: The same before it may be recognised as noise and fall below its prior share.
     """
@@ -44,7 +43,6 @@ class HeatConfig(ConfigModel):
     human_review_weight: FiniteFloat = Field(default=5.0, ge=0)
     stall_horizon_ratio: float = Field(default=0.5, gt=0, le=10)
     stall_full_reach: float = Field(default=0.2, gt=0, le=1)
-    stall_noise_reach: float = Field(default=0.06, gt=0, le=1)
     stall_patience_ratio: float = Field(default=0.2, ge=0, le=1)
     stall_give_up_ratio: float = Field(default=0.5, ge=0, le=2)
     stall_min_gap: float = Field(default=0.3, ge=0, le=1)
