@@ -17,7 +17,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,gguf,openlineage]'
 	@touch $@
 
-demo: $(STAMP) ## write the demo corpus and train on it: two stages, two workers, a report (about 4 minutes)
+demo: $(STAMP) ## write the demo corpus and train on it: two stages, two workers, a report (about 2 minutes)
 	$(BIN)/python -m examples.finrisk.generate --out examples/finrisk/corpus
 	$(BIN)/taskheat run examples/finrisk/run.yaml
 

@@ -55,6 +55,17 @@ def test_noisy_labels_are_recognised_damped_to_the_minimum_and_stay_so() -> None
     assert np.mean(late) < 0.12
 
 
+def test_random_labels_whose_loss_falls_with_the_learning_rate_are_recognised() -> None:
+    """As measured beside the demo's tasks (examples/finrisk/distractors.yaml)."""
+    losses = [6.934, 1.285, 1.371, 1.263, 1.249, 1.199, 1.306, 1.167, 1.203, 1.185, 1.177, 1.228, 1.201, 1.184, 1.180]
+    right = [0, 3, 2, 2, 3, 4, 4, 5, 3, 5, 2, 3, 1, 3, 2]
+    served = np.array([0, 210, 398, 618, 860, 1126, 1407, 1654, 1904, 2227, 2593, 2877, 3137, 3319, 3480]) * BASE / 4215
+    portions = [*np.diff(served).tolist(), 0.0]
+    values, noise, _ = course(losses, [count / 32 for count in right], per_evaluation=portions, num_probes=32)
+    assert noise[-1] >= 0 > noise[9]
+    assert values[-1] == 0.1
+
+
 def test_no_task_is_judged_before_its_patience_is_over() -> None:
     values, noise, _ = course([2.3] * 40, [0.1] * 40)
     patience = int(0.2 * BASE / PER_EVALUATION)
