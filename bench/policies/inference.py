@@ -8,24 +8,35 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import stdtrit
 
 Array = NDArray[np.float64]
 
 CONFIDENCE = 0.95
+_BOOTSTRAP_FROM = 30
 _EXACT_UP_TO = 14
 _NUM_FLIPS = 20_000
 _CHUNK = 1_000_000
 _ROUNDING = 1e-12
 
 
-def bootstrap_interval(differences: Sequence[float], *, num_resamples: int = 10_000) -> tuple[float, float] | None:
-    """Percentile bootstrap interval of the mean difference at 95 %; None from fewer than two seeds.
+def mean_interval(differences: Sequence[float]) -> tuple[float, float] | None:
+    """Interval of the mean difference at 95 %; None from fewer than two seeds.
 
-    With few seeds it is too narrow: five seeds cover about 85 % instead of 95.
+    Below 30 seeds Student's, mean ± t · s / √N: a bootstrap is too narrow there (of five seeds it covers about 85 %).
+    From 30 on the percentile bootstrap, which assumes no shape.
     """
     values = np.asarray(differences, dtype=np.float64)
     if len(values) < 2:
         return None
+    if len(values) >= _BOOTSTRAP_FROM:
+        return _bootstrap_interval(values, num_resamples=10_000)
+    error = float(values.std(ddof=1)) / np.sqrt(len(values))
+    reach = float(stdtrit(len(values) - 1, (1.0 + CONFIDENCE) / 2)) * error
+    return float(values.mean()) - reach, float(values.mean()) + reach
+
+
+def _bootstrap_interval(values: Array, *, num_resamples: int) -> tuple[float, float]:
     rng = np.random.default_rng(0)
     per_chunk = max(1, _CHUNK // len(values))
     means = [

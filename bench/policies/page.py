@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from bench.policies.arms import ARMS, DIRICHLET
+from bench.policies.arms import ARMS, DIRICHLET, PROBES_READ
 from bench.policies.check import in_words
 from bench.policies.summary import METRICS, UNIFORM, ArmSummary, Difference, Recognition, SuiteSummary
 
@@ -15,14 +15,15 @@ _ABOUT = """\
 Arms that differ in nothing but the mixture, at equal compute: an arm that is steered by probes has fewer steps, by what
 its probes cost (a forward pass counts a third of a trained token); static mixtures and controls read none. All arms of
 a seed share rows, initial weights and the order of rows; the learning rate is the same for all, no grid was searched.
-Policies read the probe rows, arms are chosen by the selection rows, the scores are those of the test rows, read once.
-Random-label tasks are in no score.
+Policies read the probe rows, {probes} of a task at each evaluation unless the arm says otherwise; arms are chosen by
+the selection rows, the scores are those of the test rows, read once. Random-label tasks are in no score.
 
 *random-walk* moves as far as heat at each update, at random; *time-average* holds heat's mean weights from the start:
 an adaptive policy has shown something only where it beats both. *best of 8 Dirichlet* chooses in each seed, by the
 selection rows, among eight runs, and so costs eight times the others.
 
-± are percentile bootstrap intervals at 95 % of paired differences; p is a sign-flip test after Holm over the column.
+Intervals are those of paired differences at 95 % (Student's below 30 seeds, percentile bootstrap from there on); p is a
+sign-flip test after Holm over the column.
 *to target*: compute until uniform's final selection score was reached, 100 % where it never was (restricted mean), and
 in how many runs it was. *regret*: what the best of the four simple and eight Dirichlet mixtures has more, in hindsight.
 """
@@ -45,7 +46,7 @@ def page_part(
         missed: Aims that were missed.
         source: Hash of the sources of the engine that made them.
     """
-    lines = [_TITLE, "", _ABOUT, f"Engine: sources {source}.", ""]
+    lines = [_TITLE, "", _ABOUT.format(probes=PROBES_READ), f"Engine: sources {source}.", ""]
     lines += ["Aims missed:" if missed else "No aim is missed.", "", *(f"- {line}" for line in missed), ""]
     lines += ["Arms:", "", *arms_words(), ""]
     for summary in summaries:

@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 
 from bench.policies.arms import ARMS, CONTROLS, DIRICHLET, HEAT, SIMPLE_STATICS, STATICS
-from bench.policies.inference import bootstrap_interval, holm, restricted_mean, sign_flip_p
+from bench.policies.inference import holm, mean_interval, restricted_mean, sign_flip_p
 from bench.policies.outcome import Outcome
 
 Metric = Literal["macro", "worst"]
@@ -195,7 +195,7 @@ def _adjusted(pairs: Mapping[str, tuple[Scores, Scores]]) -> dict[str, Differenc
     paired = {name: values for name, values in paired.items() if values}
     p_values = holm({name: sign_flip_p(values) for name, values in paired.items()})
     return {
-        name: Difference(float(np.mean(values)), bootstrap_interval(values), p_values[name], len(values))
+        name: Difference(float(np.mean(values)), mean_interval(values), p_values[name], len(values))
         for name, values in paired.items()
     }
 

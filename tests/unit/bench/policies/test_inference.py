@@ -4,21 +4,29 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bench.policies.inference import bootstrap_interval, holm, restricted_mean, sign_flip_p
+from bench.policies.inference import holm, mean_interval, restricted_mean, sign_flip_p
 
 DIFFERENCES = [0.03, -0.01, 0.05, 0.02, 0.0, 0.04, 0.07, -0.02, 0.03, 0.01]
 
 
-def test_the_interval_is_scipys_percentile_bootstrap_up_to_its_own_luck() -> None:
-    low, high = bootstrap_interval(DIFFERENCES) or (0.0, 0.0)
-    expected = stats.bootstrap((DIFFERENCES,), np.mean, method="percentile", rng=1).confidence_interval
+def test_the_interval_of_few_seeds_is_scipys_t_interval() -> None:
+    low, high = mean_interval(DIFFERENCES) or (0.0, 0.0)
+    expected = stats.ttest_1samp(DIFFERENCES, 0.0).confidence_interval()
+    assert low == pytest.approx(expected.low)
+    assert high == pytest.approx(expected.high)
+
+
+def test_the_interval_of_many_seeds_is_scipys_percentile_bootstrap_up_to_its_own_luck() -> None:
+    values = DIFFERENCES * 4
+    low, high = mean_interval(values) or (0.0, 0.0)
+    expected = stats.bootstrap((values,), np.mean, method="percentile", rng=1).confidence_interval
     assert low == pytest.approx(expected.low, abs=1e-3)
     assert high == pytest.approx(expected.high, abs=1e-3)
 
 
 def test_one_seed_has_no_interval_and_equal_seeds_have_one_of_no_width() -> None:
-    assert bootstrap_interval([0.1]) is None
-    assert bootstrap_interval([0.25, 0.25, 0.25]) == (0.25, 0.25)
+    assert mean_interval([0.1]) is None
+    assert mean_interval([0.25, 0.25, 0.25]) == (0.25, 0.25)
 
 
 def test_the_sign_flip_test_is_scipys_paired_permutation_test() -> None:
