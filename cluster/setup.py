@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from cluster.config import RunConfig
 from cluster.data import prepare_data, task_cards, wanted_arrangements
+from evalsvc.cost import costs
 from evalsvc.evaluator import make_evaluator
 from evalsvc.human_verdicts import check_verdicts
 from scheduler.allocation import UniformAllocation
@@ -19,6 +20,8 @@ from train.data.levels import held_out_levels
 from train.data.prepare import Prepared
 from train.data.store import TokenStore
 from train.micro_batches import longest_row
+
+_COSTLY_RATIO = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,7 @@ def inputs_of(config: RunConfig, cards: Mapping[str, TaskSpec], prepared: Prepar
         *_check_evaluation(config, prepared, store, tasks),
         *_unarranged(config, store),
         *_unlevelled(config, store),
+        *_costly_evaluation(config, store, tasks),
     )
     return Inputs(prepared=prepared, tasks=tasks, engine=engine, notes=notes)
 
@@ -106,6 +110,25 @@ def _check_evaluation(
     if config.evaluation.human_verdicts is not None and config.evaluation.human_verdicts.exists():
         check_verdicts(config.evaluation.human_verdicts, names)
     return make_evaluator(prepared.tokenizer, store, tasks=tasks, config=config.evaluation, seed=config.seed).notes
+
+
+def _costly_evaluation(config: RunConfig, store: TokenStore, tasks: tuple[TaskSpec, ...]) -> tuple[str, ...]:
+    """A note where evaluations compute more than they should beside training."""
+    found = costs(
+        store,
+        tasks,
+        batch_size=config.train.global_batch_size,
+        evaluation=config.evaluation,
+        probes_per_task=config.mixture.allocation.probes_per_task,
+    )
+    ratio = found.evaluation_ratio(config.mixture.interval_of(config.train.steps))
+    if ratio <= _COSTLY_RATIO:
+        return ()
+    return (
+        f"an evaluation computes about {ratio:.0%} of what training computes between two of them: raise "
+        "mixture.interval_steps, or read fewer probes (mixture.allocation.probes_per_task) or sampled answers "
+        "(evaluation.sampled_probes)",
+    )
 
 
 def _unlevelled(config: RunConfig, store: TokenStore) -> tuple[str, ...]:

@@ -3,50 +3,16 @@
     budget     tokens that the suite's steps train under equal weights
     steps      of an arm that is steered by probes: as many as the budget leaves after its evaluations are paid
 
-The budget is worked out from lengths of rows before a run; what was really computed is counted during it (`Meter`).
+The budget is worked out from lengths of rows before a run (`evalsvc.cost`); what was really computed is counted during
+it (`Meter`).
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from evalsvc.config import EvaluationConfig
-from scheduler.task import ExactChecker, TaskSpec
-from train.data.store import TokenStore
+from evalsvc.cost import FORWARD, Costs
 
-FORWARD = 1.0 / 3.0
-
-
-@dataclass(frozen=True, slots=True)
-class Costs:
-    """Units of one optimiser step under equal weights, and of one evaluation of all tasks."""
-
-    step: float
-    evaluation: float
-
-
-def costs(
-    store: TokenStore,
-    tasks: Sequence[TaskSpec],
-    *,
-    batch_size: int,
-    evaluation: EvaluationConfig,
-    probes_per_task: int | None = None,
-) -> Costs:
-    """Expected costs on prepared data; a generated answer is taken to be as long as the right one.
-
-    `probes_per_task`: those an evaluation reads; None: all.
-    """
-    row_means = [float(store.lengths(task).mean()) for task in range(len(tasks))]
-    tokens = 0
-    for number, task in enumerate(tasks):
-        lengths = store.lengths(number, "probe")[:probes_per_task]
-        tokens += int(lengths.sum())
-        tokens += int(lengths[: evaluation.sampled_probes].sum()) * evaluation.samples_per_probe
-        if not isinstance(task.checker, ExactChecker):
-            tokens += int(lengths.sum())
-    return Costs(step=batch_size * sum(row_means) / len(row_means), evaluation=tokens * FORWARD)
+__all__ = ["FORWARD", "Costs", "Meter", "affordable_steps"]
 
 
 def affordable_steps(found: Costs, *, steps: int, interval: int) -> int:

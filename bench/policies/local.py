@@ -19,10 +19,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench.policies.compute import FORWARD, Meter
+from bench.policies.compute import Meter
 from bench.policies.trace import Array, Mask, Trace
 from cluster.config import RunConfig
 from cluster.setup import Inputs
+from evalsvc.cost import FORWARD
 from evalsvc.evaluator import Evaluator, FinalScore, make_evaluator
 from evalsvc.probes import read_probes
 from scheduler.engine import HeatEngine

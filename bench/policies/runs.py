@@ -18,13 +18,14 @@ import numpy as np
 
 from bench.policies import worlds
 from bench.policies.arms import ARMS, HEAT, Arm, Array, random_walk, static_weights
-from bench.policies.compute import affordable_steps, costs
+from bench.policies.compute import affordable_steps
 from bench.policies.local import play
 from bench.policies.outcome import Outcome
 from bench.policies.suites import REAL_SUITES, ROOT, RealSuite
 from cluster.config import RunConfig
 from cluster.data import task_cards
 from cluster.setup import Inputs, gather_inputs, inputs_of
+from evalsvc.cost import costs
 from train.data.store import TokenStore
 
 RUNS = ROOT / "bench" / "results" / "policies"

@@ -111,6 +111,7 @@ def _make_finrisk() -> str | None:
 
 
 _SHUFFLED = "shuffled"
+_SMOLLM2_PROBES = 6
 _SMOLLM2_ROWS = {
     "question_formation": 3000,
     "unit_addition": 2500,
@@ -197,7 +198,7 @@ FINRISK = RealSuite(
 SMOLLM2 = RealSuite(
     name="smollm2",
     words="SmolLM2-135M-Instruct with LoRA on ten BIG-bench tasks cut to 200-3,000 rows and one whose answers were "
-    "dealt out at random",
+    f"dealt out at random; {_SMOLLM2_PROBES} probes of a task are read",
     files=(ROOT / "examples/smollm2/run.yaml",),
     settings={
         "data.sources": _smollm2_sources(),
@@ -207,8 +208,9 @@ SMOLLM2 = RealSuite(
         "train.steps": 200,
         "train.warmup_steps": 10,
         "train.micro_batch_size": 8,
-        "mixture.interval_steps": 20,
-        **_FEW_PROBES,
+        "mixture.interval_steps": 40,
+        "mixture.allocation": {"type": "uniform", "probes_per_task": _SMOLLM2_PROBES},
+        **_FEWEST_SAMPLES,
     },
     random_tasks=(_SHUFFLED,),
     seeds=2,

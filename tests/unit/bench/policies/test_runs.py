@@ -9,13 +9,14 @@ import pytest
 
 from bench.policies import worlds
 from bench.policies.arms import ARMS
-from bench.policies.compute import Costs, affordable_steps, costs
+from bench.policies.compute import affordable_steps
 from bench.policies.local import play
 from bench.policies.runs import key_of, run_world
 from bench.policies.suites import REAL_SUITES
 from bench.policies.trace import Trace
 from cluster.config import RunConfig
 from cluster.setup import Inputs, gather_inputs
+from evalsvc.cost import Costs, costs
 from tests.tiny_tasks import write_tasks
 from train.data.store import TokenStore
 
