@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from cluster.config import RunConfig
 from cluster.data import prepare_data, task_cards, wanted_arrangements
-from evalsvc.cost import costs
+from evalsvc.cost import Costs, costs
 from evalsvc.evaluator import make_evaluator
 from evalsvc.human_verdicts import check_verdicts
 from scheduler.allocation import UniformAllocation
@@ -60,7 +60,7 @@ def inputs_of(config: RunConfig, cards: Mapping[str, TaskSpec], prepared: Prepar
         *_check_evaluation(config, prepared, store, tasks),
         *_unarranged(config, store),
         *_unlevelled(config, store),
-        *_costly_evaluation(config, store, tasks),
+        *_costly_evaluation(evaluation_costs(config, store, tasks), engine),
     )
     return Inputs(prepared=prepared, tasks=tasks, engine=engine, notes=notes)
 
@@ -112,16 +112,20 @@ def _check_evaluation(
     return make_evaluator(prepared.tokenizer, store, tasks=tasks, config=config.evaluation, seed=config.seed).notes
 
 
-def _costly_evaluation(config: RunConfig, store: TokenStore, tasks: tuple[TaskSpec, ...]) -> tuple[str, ...]:
-    """A note where evaluations compute more than they should beside training."""
-    found = costs(
+def evaluation_costs(config: RunConfig, store: TokenStore, tasks: tuple[TaskSpec, ...]) -> Costs:
+    """What a step and an evaluation of this run are expected to compute."""
+    return costs(
         store,
         tasks,
         batch_size=config.train.global_batch_size,
         evaluation=config.evaluation,
         probes_per_task=config.mixture.allocation.probes_per_task,
     )
-    ratio = found.evaluation_ratio(config.mixture.interval_of(config.train.steps))
+
+
+def _costly_evaluation(found: Costs, engine: EngineSetup) -> tuple[str, ...]:
+    """A note where evaluations compute more than they should beside training."""
+    ratio = found.evaluation_ratio(engine.interval_steps)
     if ratio <= _COSTLY_RATIO:
         return ()
     return (

@@ -44,6 +44,11 @@ class Arm:
     is_charged: bool = True
 
 
+def reading(probes_per_task: int | None) -> dict[str, Any]:
+    """`mixture.allocation` under which an evaluation reads so many probes of every task; None: all."""
+    return {"type": "uniform", "probes_per_task": probes_per_task}
+
+
 def _heat(name: str, words: str, **settings: Any) -> Arm:
     paths = {path.replace("__", "."): value for path, value in settings.items()}
     return Arm(name, "engine", words, {"policy.type": "heat", **paths}, samples_answers=True)
@@ -77,7 +82,7 @@ HEATS = (
     _heat(
         "heat-all-probes",
         "heat that reads all held-out probes at each evaluation",
-        allocation={"type": "uniform", "probes_per_task": None},
+        allocation=reading(None),
     ),
     _heat("heat-uniform", "heat, anchored to equal weights", prior={"type": "uniform"}),
     _heat("heat-tau-2", "heat, anchored to rows to the power 1/2", prior={"type": "temperature", "tau": 2.0}),

@@ -10,9 +10,7 @@ it (`Meter`).
 import math
 from typing import Any
 
-from evalsvc.cost import FORWARD, Costs
-
-__all__ = ["FORWARD", "Costs", "Meter", "affordable_steps"]
+from evalsvc.cost import Costs
 
 
 def affordable_steps(found: Costs, *, steps: int, interval: int) -> int:

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
+
+from scheduler.simulator.summary import interval
 
 Array = NDArray[np.float64]
 
@@ -31,9 +32,10 @@ def mean_interval(differences: Sequence[float]) -> tuple[float, float] | None:
         return None
     if len(values) >= _BOOTSTRAP_FROM:
         return _bootstrap_interval(values, num_resamples=10_000)
-    error = float(values.std(ddof=1)) / np.sqrt(len(values))
-    reach = float(stdtrit(len(values) - 1, (1.0 + CONFIDENCE) / 2)) * error
-    return float(values.mean()) - reach, float(values.mean()) + reach
+    found = interval(values.tolist())
+    assert found.low is not None
+    assert found.high is not None
+    return found.low, found.high
 
 
 def _bootstrap_interval(values: Array, *, num_resamples: int) -> tuple[float, float]:

@@ -24,8 +24,7 @@ from bench.policies.outcome import Outcome
 from bench.policies.suites import REAL_SUITES, ROOT, RealSuite
 from cluster.config import RunConfig
 from cluster.data import task_cards
-from cluster.setup import Inputs, gather_inputs, inputs_of
-from evalsvc.cost import costs
+from cluster.setup import Inputs, evaluation_costs, gather_inputs, inputs_of
 from train.data.store import TokenStore
 
 RUNS = ROOT / "bench" / "results" / "policies"
@@ -113,13 +112,7 @@ def _prepared(config: RunConfig) -> Inputs:
 
 def _shortened(config: RunConfig, inputs: Inputs) -> tuple[RunConfig, Inputs]:
     """The same run with as many steps as its budget leaves beside its evaluations."""
-    found = costs(
-        TokenStore.open(inputs.prepared.store_path),
-        inputs.tasks,
-        batch_size=config.train.global_batch_size,
-        evaluation=config.evaluation,
-        probes_per_task=config.mixture.allocation.probes_per_task,
-    )
+    found = evaluation_costs(config, TokenStore.open(inputs.prepared.store_path), inputs.tasks)
     steps = affordable_steps(found, steps=config.train.steps, interval=inputs.engine.interval_steps)
     shorter = config.model_copy(update={"train": config.train.model_copy(update={"steps": steps})})
     return shorter, inputs_of(shorter, task_cards(shorter), inputs.prepared)

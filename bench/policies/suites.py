@@ -15,7 +15,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from bench.policies.arms import PROBES_READ, Arm, nested
+from bench.policies.arms import PROBES_READ, Arm, nested, reading
 from cluster.config import RunConfig
 from cluster.data import task_cards
 from cluster.settings import load_config
@@ -27,7 +27,7 @@ CORPUS = ROOT / "bench" / "results" / "policies" / "corpus"
 _DATA_VARIABLE = "TASKHEAT_DATA"
 _SHUFFLE_OF = "unit_identification"
 _FEW_PROBES = {
-    "mixture.allocation": {"type": "uniform", "probes_per_task": PROBES_READ},
+    "mixture.allocation": reading(PROBES_READ),
     "evaluation.sampled_probes": 2,
     "evaluation.samples_per_probe": 2,
 }
@@ -209,7 +209,7 @@ SMOLLM2 = RealSuite(
         "train.warmup_steps": 10,
         "train.micro_batch_size": 8,
         "mixture.interval_steps": 40,
-        "mixture.allocation": {"type": "uniform", "probes_per_task": _SMOLLM2_PROBES},
+        "mixture.allocation": reading(_SMOLLM2_PROBES),
         **_FEWEST_SAMPLES,
     },
     random_tasks=(_SHUFFLED,),

@@ -18,9 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from bench.policies.arms import PROBES_READ, Arm, nested
-from bench.policies.compute import FORWARD, Costs, affordable_steps
+from bench.policies.arms import PROBES_READ, Arm, nested, reading
+from bench.policies.compute import affordable_steps
 from bench.policies.trace import Array, Mask, Trace
+from evalsvc.cost import FORWARD, Costs
 from scheduler.records import DecisionRecord
 from scheduler.setup import EngineSetup, GuardConfig, MixtureConfig
 from scheduler.simulator import Learner, LearnerConfig, MeasurementConfig, simulate
@@ -100,12 +101,8 @@ def _log_uniform(rng: np.random.Generator, low: float, high: float) -> int:
 
 def mixture_of(arm: Arm) -> MixtureConfig:
     """The mixture settings of an engine arm."""
-    return MixtureConfig.model_validate(
-        nested(
-            arm.settings,
-            over={"interval_steps": INTERVAL, "allocation": {"type": "uniform", "probes_per_task": PROBES_READ}},
-        )
-    )
+    same = {"interval_steps": INTERVAL, "allocation": reading(PROBES_READ)}
+    return MixtureConfig.model_validate(nested(arm.settings, over=same))
 
 
 def floor_of(num_tasks: int) -> float:
