@@ -84,7 +84,6 @@ def ray_cluster(launch: LaunchConfig, namespace: str) -> Iterator[None]:
     """
     for name, value in _RAY_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(start_timeout_s(launch))
     if "RAY_AUTH_MODE" not in os.environ:  # Ray then turns token authentication on, and warns that it did
         logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     address = launch.address or os.environ.get("RAY_ADDRESS")

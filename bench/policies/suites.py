@@ -122,7 +122,7 @@ _SMOLLM2_ROWS = {
     "intent_recognition": 600,
     "object_counting": 400,
     "add_2digit": 300,
-    "pig_latin_encode": 200,
+    "sub_2digit": 200,
 }
 
 
@@ -183,15 +183,15 @@ FINRISK = RealSuite(
     "from scratch",
     files=(ROOT / "examples/finrisk/run.yaml",),
     settings={
-        "train.steps": 800,
-        "mixture.interval_steps": 40,
+        "train.steps": 1200,
+        "mixture.interval_steps": 60,
         "data.probes_per_task": 24,
         "data.selection_per_task": 32,
         "data.test_per_task": 150,
         **_FEW_PROBES,
     },
     random_tasks=(),
-    seeds=6,
+    seeds=10,
     make=_make_finrisk,
     quick={"train.steps": 60, "mixture.interval_steps": 20, "data.test_per_task": 32},
 )

@@ -58,15 +58,15 @@ def draw_credit_spread(rng: Random, language: Language) -> list[Draft]:
 
 
 def draw_expected_loss(rng: Random, language: Language) -> list[Draft]:
-    """Default probability times loss given default times exposure, two decimals, half rounded up."""
+    """Default probability times loss given default times exposure, two decimals; from a million on, a digit more."""
     context = draw_context(rng, language)
     instruction, ambiguity = draw_phrasing(rng, EXPECTED_LOSS_PHRASINGS, language)
     default_percent = rng.randint(1, 9)
-    loss_percent = rng.randrange(10, 95, 5)
-    exposure = rng.randint(10, 99)
-    hundredths = (default_percent * loss_percent * exposure + 50) // 100
+    loss_percent = rng.randrange(20, 100, 20)
+    exposure = rng.randrange(10, 100, 10)
+    hundredths = default_percent * loss_percent * exposure // 100
     text = f"{context.text}: PD {default_percent}%, LGD {loss_percent}%, EAD {exposure}"
-    factors = DifficultyFactors(2, 4 + (loss_percent % 10 != 0), 3, ambiguity)
+    factors = DifficultyFactors(2, 4 + (hundredths >= 100), 3, ambiguity)
     return [Draft(instruction, text, f"{hundredths // 100}.{hundredths % 100:02d}", context, factors)]
 
 

@@ -66,11 +66,11 @@ def draw_definition(rng: Random, language: Language) -> list[Draft]:
 
 
 def draw_risk_attribution(rng: Random, language: Language) -> list[Draft]:
-    """The largest of four losses, size first; a narrow lead is one reasoning step more."""
+    """The larger of two losses, size first; a narrow lead is one reasoning step more."""
     context = draw_context(rng, language)
     instruction, ambiguity = draw_phrasing(rng, ATTRIBUTION_PHRASINGS, language)
-    losses = dict(zip(rng.sample(RISK_FACTORS[language], 4), rng.sample(range(1, 10), 4), strict=True))
-    first, second = sorted(losses, key=lambda name: -losses[name])[:2]
+    losses = dict(zip(rng.sample(RISK_FACTORS[language], 2), rng.sample(range(1, 10), 2), strict=True))
+    first, second = sorted(losses, key=lambda name: -losses[name])
     narrow = losses[first] - losses[second] == 1
     text = f"{context.text}: " + ", ".join(f"{loss} {name}" for name, loss in losses.items())
     factors = DifficultyFactors(2, 2 + narrow, 2, ambiguity)
