@@ -102,7 +102,7 @@ class HeatEngine:
             weights=tuple(self.guards.initial(self._epochs_left(self.prior, effective_step=0)).tolist()),
             **stage_exposure(setup, stage=1, curriculum=self.progression.curriculum_of(1))._asdict(),
         )
-        self._weights_of, self._weights = self.plan, np.array(self.plan.weights)
+        self._weights = np.array(self.plan.weights)
         self._num_levels = max(map(len, setup.level_sizes), default=0)
         self.probes = first_probes(setup)
         self._pending: dict[int, Evaluation] = {}
@@ -168,6 +168,7 @@ class HeatEngine:
             weights=tuple(weighing.guarded.weights.tolist()),
             **exposure._asdict(),
         )
+        self._weights = weighing.guarded.weights
         self.probes = self._next_probes(weighing.guarded.weights)
         tasks, step = self._task_decisions(before, weighing), weighing.step
         words = (
@@ -202,7 +203,7 @@ class HeatEngine:
             case Target(logits=logits, driver=driver):
                 return Weighing(self.guards.apply(logits, facts), None, driver, transition, step)
             case Hold(reason=reason):
-                kept = Guarded(facts.previous, facts.previous, ("",) * len(facts.previous))
+                kept = Guarded(facts.previous, facts.previous, np.zeros(len(facts.previous), dtype=np.intp))
                 return Weighing(kept, reason, None, transition, step)
 
     def _next_probes(self, weights: NDArray[np.float64]) -> Allocation:
@@ -294,7 +295,7 @@ class HeatEngine:
         )
 
     def _facts(self, effective_step: int) -> GuardFacts:
-        previous = self._plan_weights()
+        previous = self._weights
         return GuardFacts(
             previous=previous,
             progress=effective_step / self.setup.total_steps,
@@ -303,12 +304,6 @@ class HeatEngine:
             frozen_tasks=self.progression.frozen_tasks,
             max_change=self.progression.states.max_change(late_max_change=self.guards.config.late_max_change),
         )
-
-    def _plan_weights(self) -> NDArray[np.float64]:
-        """Weights [K] of the current plan, as an array made once a plan."""
-        if self._weights_of is not self.plan:
-            self._weights_of, self._weights = self.plan, np.array(self.plan.weights)
-        return self._weights
 
     def _epochs_left(self, weights: NDArray[np.float64], *, effective_step: int) -> NDArray[np.float64]:
         return self._epoch_caps.weights_left(
@@ -368,6 +363,7 @@ class HeatEngine:
         expected = {name: array.shape for name, array in empty.items()}
         self.policy_memory = unpacked(state["policy"], expected, what="policy")
         self.plan = MixturePlan.from_fields(state["plan"])
+        self._weights = np.array(self.plan.weights)
         self._pending = {}
         for fields in state["pending"]:
             signal = TaskSignal.from_fields(fields)

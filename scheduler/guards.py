@@ -15,14 +15,12 @@ from numpy.typing import NDArray
 from scheduler.arrays import clip
 from scheduler.errors import ConfigError
 from scheduler.setup import EngineSetup, GuardConfig
-from scheduler.simplex import project, softmax, step_towards
+from scheduler.simplex import odds_of, project, project_odds, step_towards
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
-_GUARDS = np.array(
-    ("", "step limit", "overfit freeze", "overfit guard", "core hold", "floor", "epoch cap", "ceiling"), dtype=object
-)
+_GUARDS = ("", "step limit", "overfit freeze", "overfit guard", "core hold", "floor", "epoch cap", "ceiling")
 _VISIBLE = 1e-6
 _ROUNDING = 1e-12
 
@@ -50,11 +48,16 @@ class GuardFacts:
 
 @dataclass(frozen=True, slots=True)
 class Guarded:
-    """Bounded weights [K], what the policy had asked for [K], and the guard that held each task back ("" if none)."""
+    """Bounded weights [K], what the policy had asked for [K], and the number of the guard that held each task back."""
 
     weights: Array
     target: Array
-    held_by: tuple[str, ...]
+    guard: NDArray[np.intp]
+
+    @property
+    def held_by(self) -> tuple[str, ...]:
+        """The guard that held each task back [K]; "" where none did."""
+        return tuple(map(_GUARDS.__getitem__, self.guard.tolist()))
 
 
 class Guards:
@@ -84,11 +87,11 @@ class Guards:
 
     def apply(self, logits: Array, facts: GuardFacts) -> Guarded:
         """Bound the weights a policy asks for (unnormalised log-probabilities [K])."""
-        asked = softmax(logits)
+        odds = odds_of(logits)
+        asked = odds / odds.sum()
         cooled = facts.overfit_evaluations >= self.config.overfit_patience
-        logits = np.where(cooled, logits + np.log(self.config.overfit_cooling), logits)
         lower, upper = self._bounds(np.where(facts.frozen_tasks, 0.0, facts.epochs_left))
-        bounded = project(logits, lower, upper)
+        bounded = project_odds(np.where(cooled, self.config.overfit_cooling * odds, odds), lower, upper)
         weights, _ = step_towards(facts.previous, bounded, min(self.max_change(facts.progress), facts.max_change))
         raised = (bounded <= lower + _ROUNDING) & (asked < lower - _VISIBLE)
         lowered = (bounded >= upper - _ROUNDING) & (asked > upper + _VISIBLE)
@@ -102,8 +105,8 @@ class Guards:
             (2, facts.frozen_tasks),
             (1, np.abs(weights - bounded) > _VISIBLE),
         ):
-            held[where] = code
-        return Guarded(weights=weights, target=asked, held_by=tuple(_GUARDS[held].tolist()))
+            np.copyto(held, code, where=where)
+        return Guarded(weights=weights, target=asked, guard=held)
 
     def _bounds(self, epochs_left: Array) -> tuple[Array, Array]:
         """Least and greatest weights [K]; both wishes give way in proportion where no mixture could grant them."""

@@ -94,7 +94,7 @@ class Lines:
 
     def forget(self, half: Array, n: Array, where: Mask) -> None:
         """Let the weights fade with the exposure since the last point; what is next to nothing is nothing."""
-        keep = np.where(where, 0.5 ** (np.maximum(n - self.last_n, 0.0) / half), 1.0)
+        keep = np.where(where, np.exp2(np.minimum(self.last_n - n, 0.0) / half), 1.0)
         keep = np.where(self.weight * keep < _FADED, 0.0, keep)
         self.weight, self.nn, self.nl, self.ll, self.ny = (
             keep * one for one in (self.weight, self.nn, self.nl, self.ll, self.ny)
@@ -102,6 +102,8 @@ class Lines:
 
     def restart(self, n: Array, where: Mask) -> None:
         """Drop all points: a new segment begins at `n`."""
+        if not where.any():
+            return
         self.weight, self.nn, self.nl, self.ll, self.ny = (
             np.where(where, 0.0, one) for one in (self.weight, self.nn, self.nl, self.ll, self.ny)
         )

@@ -2,8 +2,9 @@
 
 minimise KL(w || p)  subject to  lower <= w <= upper,  sum(w) = 1
 
-has the solution w_i = clip(c · p_i, lower_i, upper_i) for one scale c > 0; c is found exactly: binary search over the
-2K breakpoints at which an entry reaches a bound, then the closed form on the entries in between.
+has the solution w_i = clip(c · p_i, lower_i, upper_i) for one scale c > 0, at which their sum, piecewise linear and
+rising in c, is one. c is found exactly: by Newton's method, which ends on the right piece after a few steps; where it
+does not (hostile bounds), by binary search over the 2K breakpoints at which an entry reaches a bound.
 """
 
 import numpy as np
@@ -15,6 +16,14 @@ Weights = NDArray[np.float64]
 
 _LOWEST_LOGIT = -600.0
 _LARGEST_LOGIT = 1e300
+_NEWTON_STEPS = 20
+_ROUNDING = 1e-13
+
+
+def odds_of(logits: Weights) -> Weights:
+    """exp(logits) [K] over its largest entry: in [exp(-600), 1], so that no quotient of two weights overflows."""
+    finite = clip(np.where(np.isnan(logits), -np.inf, logits), -_LARGEST_LOGIT, _LARGEST_LOGIT)
+    return np.exp(np.maximum(finite - finite.max(), _LOWEST_LOGIT))
 
 
 def softmax(logits: Weights) -> Weights:
@@ -22,7 +31,7 @@ def softmax(logits: Weights) -> Weights:
 
     NaN counts as -inf; an entry more than 600 below the largest counts as 600 below it.
     """
-    odds = _odds(logits)
+    odds = odds_of(logits)
     return odds / odds.sum()
 
 
@@ -37,9 +46,36 @@ def project(logits: Weights, lower: Weights, upper: Weights) -> Weights:
     Returns:
         Weights [K] within the bounds, summing to one up to rounding of the last bits.
     """
+    return project_odds(odds_of(logits), lower, upper)
+
+
+def project_odds(odds: Weights, lower: Weights, upper: Weights) -> Weights:
+    """The same for weights [K] that need not sum to one, all in [exp(-700), 1]."""
     assert lower.sum() <= 1 + 1e-9 <= upper.sum() + 2e-9, "the bounded simplex is empty"
     assert np.all(lower <= upper)
-    odds = _odds(logits)
+    weights = _newton(odds, lower, upper)
+    return _by_breakpoints(odds, lower, upper) if weights is None else weights
+
+
+def _newton(odds: Weights, lower: Weights, upper: Weights) -> Weights | None:
+    """The projection, if Newton's method finds the piece it lies on: the entries between their bounds stay the same."""
+    scale, before = 1.0 / float(np.add.reduce(odds)), None
+    for _ in range(_NEWTON_STEPS):
+        raw = odds * scale
+        free = (lower < raw) & (raw < upper)
+        bounded = np.minimum(np.maximum(raw, lower), upper)
+        if before is not None and bool((free == before).all()):
+            return bounded if abs(float(np.add.reduce(bounded)) - 1.0) <= _ROUNDING else None
+        slope = float(np.add.reduce(odds * free))
+        room = 1.0 - float(np.add.reduce(bounded * ~free))
+        if not (slope > 0.0 and room > 0.0):
+            return None
+        scale, before = room / slope, free
+    return None
+
+
+def _by_breakpoints(odds: Weights, lower: Weights, upper: Weights) -> Weights:
+    """The projection by binary search, then the closed form on the entries between their bounds."""
     enters, leaves = lower / odds, upper / odds
     scale = _breakpoint(odds, lower, upper, np.sort(np.concatenate((enters, leaves))))
     free = (enters < scale) & (scale <= leaves)
@@ -48,12 +84,6 @@ def project(logits: Weights, lower: Weights, upper: Weights) -> Weights:
     if free.any() and room > 0.0:
         weights[free] = odds[free] * (room / odds[free].sum())
     return clip(weights, lower, upper)
-
-
-def _odds(logits: Weights) -> Weights:
-    """exp(logits) over its largest entry: in [exp(-600), 1], so that no quotient of two weights overflows."""
-    finite = clip(np.where(np.isnan(logits), -np.inf, logits), -_LARGEST_LOGIT, _LARGEST_LOGIT)
-    return np.exp(np.maximum(finite - finite.max(), _LOWEST_LOGIT))
 
 
 def _breakpoint(odds: Weights, lower: Weights, upper: Weights, breakpoints: Weights) -> float:

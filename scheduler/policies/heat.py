@@ -31,8 +31,10 @@ class HeatRule(Memoryless):
     def step(self, evidence: Evidence, memory: Memory) -> Answer:
         """Target weights from heat."""
         policy = self.policy
-        boost = np.where(evidence.long_tail, policy.long_tail_boost * evidence.gap, 0.0)
-        tilt = (policy.strength * evidence.heat + boost) * evidence.learnability + np.log(_damping(evidence))
+        boost = policy.long_tail_boost * evidence.gap * evidence.long_tail
+        tilt = (policy.strength * evidence.heat + boost) * evidence.learnability
+        if evidence.given_up.any():
+            tilt = tilt + np.log(_damping(evidence))
         return Answer(tilted(evidence.prior, anchored(evidence.prior, tilt, evidence.measured)), memory)
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from scheduler import simplex
 from scheduler.simplex import project, softmax, step_towards
 
 INF, NAN = np.inf, np.nan
@@ -46,6 +47,15 @@ def test_ten_thousand_tasks_sum_to_one_within_the_last_bits() -> None:
     weights = project(rng.normal(0, 5, 10_000), lower, upper)
     assert abs(weights.sum() - 1.0) < 1e-14
     assert np.all((weights >= lower) & (weights <= upper))
+
+
+def test_both_ways_to_the_scale_end_on_the_same_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(1)
+    logits, lower = rng.normal(0, 3, 200), np.full(200, 1e-3)
+    upper = lower + rng.random(200) * 0.05
+    by_newton = project(logits, lower, upper)
+    monkeypatch.setattr(simplex, "_NEWTON_STEPS", 0)
+    np.testing.assert_allclose(by_newton, project(logits, lower, upper), atol=1e-14)
 
 
 def test_a_target_within_the_limit_is_reached_and_one_beyond_is_not() -> None:
