@@ -5,7 +5,7 @@
 Suites: S0, symbols, finrisk, smollm2; `--suite` may be repeated, without it all run. Every run is kept as a line: those
 of the real suites, which take minutes each, in the project under `bench/policies/outcomes`, so that seeds add up over
 time; others under `bench/results/policies`. Called again, the benchmark goes on where it was interrupted, and runs
-again what the engine's sources have changed since (`bench.policies.runs.key_of`). At the end it prints a table a suite
+again what the engine would decide otherwise now (`bench.policies.runs.key_of`). At the end it prints a table a suite
 and writes its part of docs/benchmarks.md from all results there are; `--quick` (S0 alone unless suites are named, few
 seeds, short runs) is kept apart and leaves the page alone. `--check` exits 1 and names every aim that is missed
 (`bench.policies.check`).
@@ -21,7 +21,7 @@ from bench.policies import page, worlds
 from bench.policies.arms import ARMS, CONTROLS, HEAT, SIMPLE_STATICS
 from bench.policies.check import missed_aims
 from bench.policies.outcome import Outcome, ResultsFile
-from bench.policies.runs import OUTCOMES, RUNS, engine_source
+from bench.policies.runs import OUTCOMES, RUNS, decisions_of
 from bench.policies.schedule import Campaign
 from bench.policies.suites import REAL_SUITES
 from bench.policies.summary import UNIFORM, SuiteSummary, summarise
@@ -49,10 +49,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     missed = missed_aims(summaries)
     for suite, reason in absent.items():
         print(f"{suite}: absent: {reason}")
+    absent = {suite: reason for suite, reason in absent.items() if not outcomes[suite]}
     for line in missed:
         print(f"missed: {line}")
     if not options.quick:
-        page.write(page.page_part(summaries, words=WORDS, absent=absent, missed=missed, source=engine_source()))
+        decisions = decisions_of(HEAT)[:12]
+        page.write(page.page_part(summaries, words=WORDS, absent=absent, missed=missed, decisions=decisions))
         print(f"written to {page.PAGE}")
     return int(options.check and bool(missed))
 

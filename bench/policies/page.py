@@ -35,7 +35,7 @@ def page_part(
     words: Mapping[str, str],
     absent: Mapping[str, str],
     missed: Sequence[str],
-    source: str,
+    decisions: str,
 ) -> str:
     """The part's text, without its markers.
 
@@ -44,9 +44,9 @@ def page_part(
         words: What each suite is.
         absent: Why a suite has none.
         missed: Aims that were missed.
-        source: Hash of the sources of the engine that made them.
+        decisions: Hash of what the engine decides under the heat policy (`bench.policies.runs.decisions_of`).
     """
-    lines = [_TITLE, "", _ABOUT.format(probes=PROBES_READ), f"Engine: sources {source}.", ""]
+    lines = [_TITLE, "", _ABOUT.format(probes=PROBES_READ), f"Engine: decisions {decisions}.", ""]
     lines += ["Aims missed:" if missed else "No aim is missed.", "", *(f"- {line}" for line in missed), ""]
     lines += ["Arms:", "", *arms_words(), ""]
     for summary in summaries:

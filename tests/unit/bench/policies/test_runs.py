@@ -1,7 +1,8 @@
 """Runs inside this process: what is charged, what is equal, what a key depends on."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,13 @@ from bench.policies import worlds
 from bench.policies.arms import ARMS
 from bench.policies.compute import affordable_steps
 from bench.policies.local import play
-from bench.policies.runs import key_of, run_world
+from bench.policies.runs import decisions_of, key_of, run_world
 from bench.policies.suites import REAL_SUITES
 from bench.policies.trace import Trace
 from cluster.config import RunConfig
 from cluster.setup import Inputs, gather_inputs
 from evalsvc.cost import Costs, costs
+from scheduler import learnability, simplex, trend
 from tests.tiny_tasks import write_tasks
 from train.data.store import TokenStore
 
@@ -135,3 +137,32 @@ def test_every_run_has_a_key_of_its_own_and_controls_follow_their_heat_run(suite
     assert len(set(keys)) == len(keys)
     assert key_of(suite, "random-walk", 0, quick=False, heat="other") not in keys
     assert key_of(suite, "uniform", 0, quick=False, heat="other") in keys
+
+
+@pytest.fixture
+def decisions(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., str]]:
+    """What the engine decides with a constant of one of its modules changed."""
+
+    def found(module: ModuleType | None = None, name: str = "", value: float = 0.0) -> str:
+        decisions_of.cache_clear()
+        with monkeypatch.context() as patch:
+            if module is not None:
+                patch.setattr(module, name, value)
+            return decisions_of("heat")
+
+    yield found
+    decisions_of.cache_clear()
+
+
+def test_another_way_to_the_same_decisions_runs_nothing_again(decisions: Callable[..., str]) -> None:
+    assert decisions() == decisions() == decisions(simplex, "_NEWTON_STEPS", 0)
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "value"),
+    [(learnability, "_BREAK", 3.0), (learnability, "_PRIOR_SIGMA", 0.031), (trend, "_SLOPE_NOISE", 0.02**2 * 1.01)],
+)
+def test_a_formula_that_moves_decisions_runs_the_engines_arms_again(
+    decisions: Callable[..., str], module: ModuleType, name: str, value: float
+) -> None:
+    assert decisions(module, name, value) != decisions()

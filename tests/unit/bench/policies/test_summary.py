@@ -78,7 +78,7 @@ def test_an_arm_that_was_not_run_is_a_miss_and_no_error() -> None:
 
 def part() -> str:
     summary = summarise("symbols", runs(0.2))
-    return page_part([summary], words={"symbols": "w."}, absent={"smollm2": "no model"}, missed=["x"], source="s")
+    return page_part([summary], words={"symbols": "w."}, absent={"smollm2": "no model"}, missed=["x"], decisions="s")
 
 
 def test_the_page_names_every_arm_every_miss_and_what_is_absent() -> None:
