@@ -26,9 +26,10 @@ from train.checkpoint_store import CheckpointStore
 from train.coordination import Coordinator
 from train.data.store import EncodedRow, TokenStore
 from train.influence import InfluenceProbe
-from train.model import build_model, load_snapshot, load_tokenizer, log_precision, pad_id
+from train.model import build_model, load_snapshot, load_tokenizer, pad_id
 from train.own_answers import Place, wanted_places, write_contexts
 from train.parallel import lay_out
+from train.precision import log_precision
 from train.safekeeping import Safekeeping, num_kept
 from train.schedule import learning_rate
 from train.step import Stepper

@@ -7,7 +7,6 @@ weights is all that has to travel.
 import inspect
 import logging
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -29,37 +28,9 @@ from transformers.modeling_utils import slice_logits_to_keep
 from scheduler.errors import ConfigError
 from train.batch import TokenBatch
 from train.config import ModelConfig, PretrainedModel, TinyModel
+from train.precision import training_dtype
 
 logger = logging.getLogger(__name__)
-
-
-def training_dtype(config: ModelConfig, device: torch.device) -> torch.dtype:
-    """Dtype that forward and backward compute in, and that frozen weights are kept in."""
-    if isinstance(config, TinyModel) or config.dtype == "float32":
-        return torch.float32
-    if config.dtype == "bfloat16":
-        return torch.bfloat16
-    fast = device.type == "cuda" and torch.cuda.is_bf16_supported()
-    return torch.bfloat16 if fast else torch.float32
-
-
-def compute_context(config: ModelConfig, device: torch.device) -> AbstractContextManager[object]:
-    """The context of a forward in training: autocast where `training_dtype` is not float32.
-
-    With adapters the frozen weights are of that dtype already; autocast then keeps the float32 adapters' products from
-    being computed in float32.
-    """
-    dtype = training_dtype(config, device)
-    return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype=dtype)
-
-
-def log_precision(config: ModelConfig, device: torch.device) -> None:
-    """Say in the log what training computes in, and where a CPU could do so in bfloat16 and was not told to."""
-    dtype = str(training_dtype(config, device)).removeprefix("torch.")
-    logger.info("forward and backward compute in %s, on %s; trained weights are kept in float32", dtype, device.type)
-    is_left_open = isinstance(config, PretrainedModel) and config.dtype == "auto" and device.type == "cpu"
-    if is_left_open and torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        logger.info("this CPU computes in bfloat16; model.dtype: bfloat16 makes a step cheaper, at lower precision")
 
 
 def load_tokenizer(path: Path | str, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:

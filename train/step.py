@@ -29,10 +29,11 @@ from train.data.arrangement import ARRANGEMENTS, CHAIN, SINGLE
 from train.data.store import EncodedRow, TokenStore
 from train.memory import ALLOCATION_ERRORS, is_out_of_memory, out_of_memory, release
 from train.micro_batches import MicroBatchLimits, cut, longest_row
-from train.model import SupervisedLoss, compute_context, pad_id
+from train.model import SupervisedLoss, pad_id
 from train.own_answers import Place
 from train.packing import accepts_packed
 from train.parallel import Layout
+from train.precision import compute_context
 from train.schedule import StageTraining
 from train.skipping import SkippedSteps, skipped_step, summed_over_ranks
 from train.stream.batch import HASH_MASK, Batch

@@ -24,9 +24,9 @@ from train.model import (
     pad_id,
     snapshot,
     trainable_parameters,
-    training_dtype,
 )
 from train.packing import accepts_packed
+from train.precision import training_dtype
 from train.tokenizer import train_byte_tokenizer
 
 CPU = torch.device("cpu")

@@ -11,8 +11,9 @@ from tests.unit.train.made import llama
 from tests.unit.train.samples import random_samples
 from train.batch import collate
 from train.config import LoraConfig, PretrainedModel
-from train.model import SupervisedLoss, build_model, compute_context, log_precision, trainable_parameters
+from train.model import SupervisedLoss, build_model, trainable_parameters
 from train.packing import accepts_packed
+from train.precision import compute_context, log_precision, training_dtype
 from train.tokenizer import train_byte_tokenizer
 
 CPU = torch.device("cpu")
@@ -83,6 +84,33 @@ def test_the_log_says_what_training_computes_in(base: str, dtype: Any, caplog: p
     with caplog.at_level(logging.INFO):
         log_precision(PretrainedModel(path=base, dtype=dtype), CPU)
     assert f"forward and backward compute in {dtype}, on cpu" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("dtype", "is_there", "warns"), [("bfloat16", False, True), ("bfloat16", True, False), ("auto", False, False)]
+)
+def test_bfloat16_that_is_only_emulated_is_warned_of(
+    base: str,
+    dtype: Any,
+    is_there: bool,
+    warns: bool,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("train.precision.has_bfloat16", lambda _device: is_there)
+    log_precision(PretrainedModel(path=base, dtype=dtype), CPU)
+    assert ("model.dtype: auto computes in float32 here" in caplog.text) is warns
+
+
+@pytest.mark.parametrize(("is_there", "expected"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_auto_takes_bfloat16_on_a_gpu_only_where_it_is_not_emulated(
+    is_there: bool, expected: torch.dtype, base: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def is_supported(including_emulation: bool = True) -> bool:
+        return including_emulation or is_there
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", is_supported)
+    assert training_dtype(PretrainedModel(path=base), torch.device("cuda", 0)) == expected
 
 
 def test_in_float32_nothing_is_cast(base: str) -> None:
