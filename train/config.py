@@ -128,8 +128,8 @@ class PretrainedModel(ConfigModel):
 
     `lora: null` trains all weights. `dtype` is what forward and backward compute in, and what frozen weights are kept
     in; weights that are trained, adapters or all, are always kept in float32, and so is the loss. `auto` is bfloat16 on
-    a GPU that computes it fast, else float32; a CPU that can compute in bfloat16 does so if told to, and the log says
-    that it can.
+    a GPU that has instructions for it, else float32; a CPU that can compute in bfloat16 does so if told to, and the log
+    says that it can. Without instructions bfloat16 is emulated, ten times slower and more: the log warns of it.
     """
 
     type: Literal["pretrained"] = "pretrained"
