@@ -15,6 +15,7 @@ from bench.policies.summary import UNIFORM, Difference, SuiteSummary
 MIN_REAL_SUITES = 2
 MAX_FED_FLOORS = 2.0
 MIN_RECOGNISED = 0.5
+_TOO_FEW = 2
 
 
 def missed_aims(summaries: Sequence[SuiteSummary]) -> list[str]:
@@ -66,8 +67,9 @@ def _random_labels(summary: SuiteSummary) -> list[str]:
 
 
 def in_words(difference: Difference) -> str:
-    """`+1.2 points [-0.3, 2.5]`."""
-    if difference.interval is None:
-        return f"{100 * difference.mean:+.1f} points, one seed"
+    """`+1.2 points [-0.3, 2.5]`; of two seeds, Student's interval is many times their spread: left out."""
+    points = f"{100 * difference.mean:+.1f} points"
+    if difference.interval is None or difference.num_seeds <= _TOO_FEW:
+        return f"{points}, {'one seed' if difference.num_seeds == 1 else 'two seeds'}"
     low, high = difference.interval
-    return f"{100 * difference.mean:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}]"
+    return f"{points} [{100 * low:+.1f}, {100 * high:+.1f}]"

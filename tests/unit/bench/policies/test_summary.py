@@ -2,10 +2,10 @@
 
 import pytest
 
-from bench.policies.check import missed_aims
+from bench.policies.check import in_words, missed_aims
 from bench.policies.outcome import Outcome
 from bench.policies.page import BEGIN, END, page_part, renewed
-from bench.policies.summary import BEST_DIRICHLET, ArmSummary, SuiteSummary, summarise
+from bench.policies.summary import BEST_DIRICHLET, ArmSummary, Difference, SuiteSummary, summarise
 from tests.unit.bench.policies.made import outcome
 
 SEEDS = range(6)
@@ -95,3 +95,12 @@ def test_writing_again_replaces_our_part_and_nothing_else() -> None:
     again = renewed(page, "new\n")
     assert again == f"# Benchmarks\n\nbefore\n\n{BEGIN}\nnew\n{END}\n\nafter\n"
     assert renewed(again, "new\n") == again
+
+
+@pytest.mark.parametrize(
+    ("num_seeds", "shown"),
+    [(1, "+1.0 points, one seed"), (2, "+1.0 points, two seeds"), (3, "+1.0 points [-5.0, +7.0]")],
+)
+def test_an_interval_is_shown_from_three_seeds_on(num_seeds: int, shown: str) -> None:
+    interval = (-0.05, 0.07) if num_seeds > 1 else None
+    assert in_words(Difference(0.01, interval, 1.0, num_seeds)) == shown
