@@ -6,9 +6,10 @@ Suites: S0, symbols, finrisk, smollm2; `--suite` may be repeated, without it all
 of the real suites, which take minutes each, in the project under `bench/policies/outcomes`, so that seeds add up over
 time; others under `bench/results/policies`. Called again, the benchmark goes on where it was interrupted, and runs
 again what the engine would decide otherwise now (`bench.policies.runs.key_of`). At the end it prints a table a suite
-and writes its part of docs/benchmarks.md from all results there are; `--quick` (S0 alone unless suites are named, few
-seeds, short runs) is kept apart and leaves the page alone. `--check` exits 1 and names every aim that is missed
-(`bench.policies.check`).
+and writes its part of docs/benchmarks.md from all results there are, unless that would drop a suite which stands there
+and has no results here (those of S0 are not in the project; they take minutes). `--quick` (S0 alone unless suites are
+named, few seeds, short runs) is kept apart and leaves the page alone. `--check` exits 1 and names every aim that is
+missed (`bench.policies.check`).
 
 What this does not do: tune a learning rate an arm, or test a model larger than 135 million parameters.
 """
@@ -25,6 +26,7 @@ from bench.policies.runs import OUTCOMES, RUNS, decisions_of
 from bench.policies.schedule import Campaign
 from bench.policies.suites import REAL_SUITES
 from bench.policies.summary import UNIFORM, SuiteSummary, summarise
+from scheduler.errors import ConfigError
 
 SUITES = (worlds.NAME, *REAL_SUITES)
 WORDS = {worlds.NAME: worlds.WORDS} | {name: suite.words for name, suite in REAL_SUITES.items()}
@@ -54,8 +56,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"missed: {line}")
     if not options.quick:
         decisions = decisions_of(HEAT)[:12]
-        page.write(page.page_part(summaries, words=WORDS, absent=absent, missed=missed, decisions=decisions))
-        print(f"written to {page.PAGE}")
+        try:
+            page.write(page.page_part(summaries, words=WORDS, absent=absent, missed=missed, decisions=decisions))
+        except ConfigError as error:
+            print(error)
+        else:
+            print(f"written to {page.PAGE}")
     return int(options.check and bool(missed))
 
 

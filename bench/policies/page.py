@@ -1,14 +1,17 @@
 """The part of docs/benchmarks.md that this benchmark writes, between its markers; all else on the page stays."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bench.policies.arms import ARMS, DIRICHLET, PROBES_READ
 from bench.policies.check import in_words
 from bench.policies.summary import METRICS, UNIFORM, ArmSummary, Difference, Recognition, SuiteSummary
+from scheduler.errors import ConfigError
 
 PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 BEGIN, END = "<!-- policies: begin -->", "<!-- policies: end -->"
+_SUITE = "### Suite "
 _HEADER = "# Benchmarks\n\nEvery part names the command that makes it again.\n"
 _TITLE = "## Mixture policies"
 _ABOUT = """\
@@ -65,16 +68,29 @@ def renewed(page: str, part: str) -> str:
 
 
 def write(part: str) -> None:
-    """Write it into the page."""
+    """Write it into the page, unless a suite that stands there would be lost: its runs are kept elsewhere, or gone.
+
+    Raises:
+        ConfigError: Names such suites.
+    """
     page = PAGE.read_text(encoding="utf-8") if PAGE.is_file() else ""
+    if lost := suites_lost(page, part):
+        calls = " and ".join(f"`python -m bench.policies --suite {name}`" for name in lost)
+        raise ConfigError(f"{PAGE} stays: it shows {', '.join(lost)}, of which no run is kept here; call {calls} first")
     PAGE.write_text(renewed(page, part), encoding="utf-8")
+
+
+def suites_lost(page: str, part: str) -> list[str]:
+    """Suites with a section in the page and none in the part."""
+    before, after = (re.findall(rf"^{_SUITE}(\S+)$", text, re.MULTILINE) for text in (page, part))
+    return [name for name in before if name not in after]
 
 
 def _suite(summary: SuiteSummary, words: str) -> list[str]:
     seeds = f"{len(summary.seeds):,} seeds" if len(summary.seeds) > 1 else "one seed"
     costs = [arm.cpu_s for arm in summary.arms if arm.cpu_s is not None]
     return [
-        f"### Suite {summary.suite}",
+        f"{_SUITE}{summary.suite}",
         "",
         f"{words[0].upper()}{words[1:]}. {seeds[0].upper()}{seeds[1:]}, "
         f"{sum(costs) / len(costs):.2g} CPU-seconds a run.",

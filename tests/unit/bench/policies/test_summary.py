@@ -4,7 +4,7 @@ import pytest
 
 from bench.policies.check import in_words, missed_aims
 from bench.policies.outcome import Outcome
-from bench.policies.page import BEGIN, END, page_part, renewed
+from bench.policies.page import BEGIN, END, page_part, renewed, suites_lost
 from bench.policies.summary import BEST_DIRICHLET, ArmSummary, Difference, SuiteSummary, summarise
 from tests.unit.bench.policies.made import outcome
 
@@ -104,3 +104,10 @@ def test_writing_again_replaces_our_part_and_nothing_else() -> None:
 def test_an_interval_is_shown_from_three_seeds_on(num_seeds: int, shown: str) -> None:
     interval = (-0.05, 0.07) if num_seeds > 1 else None
     assert in_words(Difference(0.01, interval, 1.0, num_seeds)) == shown
+
+
+def test_a_suite_that_stands_on_the_page_is_not_lost_for_want_of_its_runs() -> None:
+    page = renewed("# Benchmarks\n", part())
+    assert suites_lost(page, part()) == []
+    assert suites_lost(page, "## Mixture policies\n") == ["symbols"]
+    assert suites_lost("# Benchmarks\n", part()) == []
