@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scheduler.arrays import clip
 from scheduler.errors import ConfigError
 from scheduler.setup import EngineSetup, GuardConfig
-from scheduler.simplex import odds_of, project, project_odds, step_towards
+from scheduler.simplex import project, softmax, step_towards
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -87,11 +87,11 @@ class Guards:
 
     def apply(self, logits: Array, facts: GuardFacts) -> Guarded:
         """Bound the weights a policy asks for (unnormalised log-probabilities [K])."""
-        odds = odds_of(logits)
-        asked = odds / odds.sum()
+        asked = softmax(logits)
         cooled = facts.overfit_evaluations >= self.config.overfit_patience
+        logits = np.where(cooled, logits + np.log(self.config.overfit_cooling), logits)
         lower, upper = self._bounds(np.where(facts.frozen_tasks, 0.0, facts.epochs_left))
-        bounded = project_odds(np.where(cooled, self.config.overfit_cooling * odds, odds), lower, upper)
+        bounded = project(logits, lower, upper)
         weights, _ = step_towards(facts.previous, bounded, min(self.max_change(facts.progress), facts.max_change))
         raised = (bounded <= lower + _ROUNDING) & (asked < lower - _VISIBLE)
         lowered = (bounded >= upper - _ROUNDING) & (asked > upper + _VISIBLE)

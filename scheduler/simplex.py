@@ -20,18 +20,12 @@ _NEWTON_STEPS = 20
 _ROUNDING = 1e-13
 
 
-def odds_of(logits: Weights) -> Weights:
-    """exp(logits) [K] over its largest entry: in [exp(-600), 1], so that no quotient of two weights overflows."""
-    finite = clip(np.where(np.isnan(logits), -np.inf, logits), -_LARGEST_LOGIT, _LARGEST_LOGIT)
-    return np.exp(np.maximum(finite - finite.max(), _LOWEST_LOGIT))
-
-
 def softmax(logits: Weights) -> Weights:
     """Probabilities [K] of unnormalised log-probabilities [K], whatever those are.
 
     NaN counts as -inf; an entry more than 600 below the largest counts as 600 below it.
     """
-    odds = odds_of(logits)
+    odds = _odds(logits)
     return odds / odds.sum()
 
 
@@ -46,15 +40,17 @@ def project(logits: Weights, lower: Weights, upper: Weights) -> Weights:
     Returns:
         Weights [K] within the bounds, summing to one up to rounding of the last bits.
     """
-    return project_odds(odds_of(logits), lower, upper)
-
-
-def project_odds(odds: Weights, lower: Weights, upper: Weights) -> Weights:
-    """The same for weights [K] that need not sum to one, all in [exp(-700), 1]."""
     assert lower.sum() <= 1 + 1e-9 <= upper.sum() + 2e-9, "the bounded simplex is empty"
     assert np.all(lower <= upper)
+    odds = _odds(logits)
     weights = _newton(odds, lower, upper)
     return _by_breakpoints(odds, lower, upper) if weights is None else weights
+
+
+def _odds(logits: Weights) -> Weights:
+    """exp(logits) [K] over its largest entry: in [exp(-600), 1], so that no quotient of two weights overflows."""
+    finite = clip(np.where(np.isnan(logits), -np.inf, logits), -_LARGEST_LOGIT, _LARGEST_LOGIT)
+    return np.exp(np.maximum(finite - finite.max(), _LOWEST_LOGIT))
 
 
 def _newton(odds: Weights, lower: Weights, upper: Weights) -> Weights | None:

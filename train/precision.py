@@ -50,5 +50,5 @@ def log_precision(config: ModelConfig, device: torch.device) -> None:
         logger.warning(
             "this %s has no bfloat16 instructions: torch emulates them, and a step may take ten times as long as in "
             "float32; model.dtype: auto computes in float32 here",
-            {"cuda": "GPU", "cpu": "CPU"}.get(device.type, device.type),
+            "GPU" if device.type == "cuda" else "CPU",
         )

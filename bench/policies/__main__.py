@@ -26,7 +26,6 @@ from bench.policies.runs import OUTCOMES, RUNS, decisions_of
 from bench.policies.schedule import Campaign
 from bench.policies.suites import REAL_SUITES
 from bench.policies.summary import UNIFORM, SuiteSummary, summarise
-from scheduler.errors import ConfigError
 
 SUITES = (worlds.NAME, *REAL_SUITES)
 WORDS = {worlds.NAME: worlds.WORDS} | {name: suite.words for name, suite in REAL_SUITES.items()}
@@ -56,12 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"missed: {line}")
     if not options.quick:
         decisions = decisions_of(HEAT)[:12]
-        try:
-            page.write(page.page_part(summaries, words=WORDS, absent=absent, missed=missed, decisions=decisions))
-        except ConfigError as error:
-            print(error)
-        else:
-            print(f"written to {page.PAGE}")
+        part = page.page_part(summaries, words=WORDS, absent=absent, missed=missed, decisions=decisions)
+        print(page.write(part))
     return int(options.check and bool(missed))
 
 

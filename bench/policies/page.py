@@ -7,7 +7,6 @@ from pathlib import Path
 from bench.policies.arms import ARMS, DIRICHLET, PROBES_READ
 from bench.policies.check import in_words
 from bench.policies.summary import METRICS, UNIFORM, ArmSummary, Difference, Recognition, SuiteSummary
-from scheduler.errors import ConfigError
 
 PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 BEGIN, END = "<!-- policies: begin -->", "<!-- policies: end -->"
@@ -67,17 +66,18 @@ def renewed(page: str, part: str) -> str:
     return head + block + rest.partition(f"{END}\n")[2]
 
 
-def write(part: str) -> None:
-    """Write it into the page, unless a suite that stands there would be lost: its runs are kept elsewhere, or gone.
+def write(part: str) -> str:
+    """Write it into the page, unless a suite that stands there would be lost: its runs are elsewhere, or gone.
 
-    Raises:
-        ConfigError: Names such suites.
+    Returns:
+        What was done, in words.
     """
     page = PAGE.read_text(encoding="utf-8") if PAGE.is_file() else ""
     if lost := suites_lost(page, part):
         calls = " and ".join(f"`python -m bench.policies --suite {name}`" for name in lost)
-        raise ConfigError(f"{PAGE} stays: it shows {', '.join(lost)}, of which no run is kept here; call {calls} first")
+        return f"{PAGE} stays: it shows {', '.join(lost)}, of which no run is kept here; call {calls} first"
     PAGE.write_text(renewed(page, part), encoding="utf-8")
+    return f"written to {PAGE}"
 
 
 def suites_lost(page: str, part: str) -> list[str]:

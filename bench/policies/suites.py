@@ -133,7 +133,7 @@ def _make_smollm2() -> str | None:
     if not (ROOT / "models" / "smollm2-135m-instruct" / "config.json").is_file():
         return "the model is not at models/smollm2-135m-instruct; `make smollm2` fetches it"
     if not has_bfloat16(torch.device("cpu")):
-        return "this CPU has no bfloat16 instructions: a run would take an hour instead of four minutes"
+        return "this CPU has no bfloat16 instructions: emulated, a run of four minutes did not end in twenty"
     data = os.environ.get(_DATA_VARIABLE, "")
     missing = [
         name for name in (*_SMOLLM2_ROWS, _SHUFFLE_OF) if not (Path(data) / "bigbench" / f"{name}.jsonl").is_file()

@@ -64,8 +64,8 @@ def check_gpus() -> Finding:
                 f"the driver lists {', '.join(listed)}, but torch {torch.__version__} cannot use them",
                 remedy="install a CUDA build of torch that fits the driver (https://pytorch.org/get-started/locally)",
             )
-        with_bf16 = "" if has_bfloat16(torch.device("cpu")) else ", which has no bfloat16 instructions"
-        return ok("gpus", f"none; torch {torch.__version__} computes on the CPU{with_bf16}")
+        lacking = "" if has_bfloat16(torch.device("cpu")) else ", which has no bfloat16 instructions"
+        return ok("gpus", f"none; torch {torch.__version__} computes on the CPU{lacking}")
     names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     nccl_version = ".".join(map(str, nccl.version())) if torch.distributed.is_nccl_available() else "none"
     known = f"{', '.join(listed or names)}; torch {torch.__version__}, nccl {nccl_version}"
