@@ -15,6 +15,7 @@ Not here: how snapshots arrive and where signals go; an `Evaluator` is a plain o
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from statistics import fmean, pvariance
 from typing import Any
 
@@ -29,7 +30,7 @@ from scheduler.allocation import ALL_PROBES, Allocation
 from scheduler.signals import TaskSignal
 from scheduler.task import ExactChecker, TaskSpec
 from train.data.store import TokenStore
-from train.generation import Completion, Sampling, generate, teacher_forced
+from train.generation import Completion, ProbeResult, Sampling, generate, teacher_forced
 from train.model import pad_id
 from train.tokenizer import stop_id
 
@@ -128,7 +129,8 @@ class Evaluator:
         """
         spec = self._tasks[task_index]
         probes = self._allotted(task_index, allocation)
-        scores, loss = self._score(model, spec, probes, num_loss_probes=allocation.num_loss_probes)
+        readings = self._read(model, probes)
+        scores = self._scores(model, spec, probes, readings)
         level_probes, level_successes = by_level(probes, scores)
         sampled_scores, verdict = self._sample(model, spec, probes, step)
         people = self._verdicts.poll()[spec.name] if self._verdicts else VerdictCount(0, 0)
@@ -139,7 +141,7 @@ class Evaluator:
             plan_version=plan_version,
             num_probes=len(probes),
             score=fmean(scores),
-            loss=loss,
+            loss=_mean_loss(readings[: allocation.num_loss_probes or None]),
             sampled_score=fmean(map(fmean, sampled_scores)),
             score_variance=fmean(map(pvariance, sampled_scores)),
             num_rejected=verdict.num_rejected,
@@ -154,14 +156,18 @@ class Evaluator:
     def final_test(self, model: Any, rows: Sequence[Sequence[Probe]]) -> list[FinalScore]:
         """Score every task on rows it was never steered by (the `test` split); nothing is sampled.
 
+        Rows of all tasks are read together, so that batches are full and of rows of like length.
+
         Args:
             model: A transformers causal LM.
             rows: The test rows of each task, in the order of the run's tasks; a task may have none.
         """
+        readings = iter(self._read(model, [probe for own in rows for probe in own]))
         results = []
         for spec, own in zip(self._tasks, rows, strict=True):
-            scores, loss = self._score(model, spec, own) if own else ((), None)
-            results.append(FinalScore(spec.name, len(own), fmean(scores) if own else None, loss))
+            read = list(islice(readings, len(own)))
+            score = fmean(self._scores(model, spec, own, read)) if own else None
+            results.append(FinalScore(spec.name, len(own), score, _mean_loss(read) if own else None))
         return results
 
     def scores(self, model: Any, rows: Sequence[Sequence[Probe]]) -> dict[str, float]:
@@ -176,21 +182,18 @@ class Evaluator:
         order = probe_order(len(probes), seed=self._seed, task=self._tasks[task_index].name)
         return [probes[place] for place in order[: allocation.num_probes[task_index]]]
 
-    def _score(
-        self, model: Any, spec: TaskSpec, probes: Sequence[Probe], *, num_loss_probes: int = 0
-    ) -> tuple[Sequence[float], float]:
-        """Score of every probe by the task's checker, and mean loss per supervised token in nats.
-
-        The loss is over the first `num_loss_probes`; 0: over all.
-        """
-        readings = teacher_forced(
+    def _read(self, model: Any, probes: Sequence[Probe]) -> list[ProbeResult]:
+        return teacher_forced(
             model, [probe.row for probe in probes], pad_id=self._pad_id, batch_size=self._config.batch_size
         )
-        common = readings[: num_loss_probes or None]
-        loss = math.fsum(reading.loss_sum for reading in common) / sum(reading.num_tokens for reading in common)
+
+    def _scores(
+        self, model: Any, spec: TaskSpec, probes: Sequence[Probe], readings: Sequence[ProbeResult]
+    ) -> list[float]:
+        """Score of every probe by the task's checker; answers are generated unless the reading says it."""
         if isinstance(spec.checker, ExactChecker):
-            return [float(reading.exact) for reading in readings], loss
-        return self._text_scores(spec, probes, self._generate(model, probes, sampling=None)), loss
+            return [float(reading.exact) for reading in readings]
+        return self._text_scores(spec, probes, self._generate(model, probes, sampling=None))
 
     def _sample(
         self, model: Any, spec: TaskSpec, allotted: Sequence[Probe], step: int
@@ -240,6 +243,11 @@ class Evaluator:
         )
         assert isinstance(text, str)
         return text
+
+
+def _mean_loss(readings: Sequence[ProbeResult]) -> float:
+    """Mean loss per supervised token, nats."""
+    return math.fsum(reading.loss_sum for reading in readings) / sum(reading.num_tokens for reading in readings)
 
 
 def make_evaluator(

@@ -2,7 +2,7 @@
 
     boundary s   the plan decided on the evaluation at s − interval comes into force (`lag1`, as in a run by default)
                  the snapshot is judged on the probes, the engine decides; then on the selection rows, for the curve
-    the end      the selection rows and, once, the test rows
+    the end      the selection rows and, once, the test rows; never those of random labels
 
 A run of one worker that differs from `taskheat run` in nothing but who carries the messages: no Ray, no second process,
 no checkpoints, and no evaluation of the last snapshot on the probes, on which nothing would be decided any more. With a
@@ -14,6 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -24,8 +25,8 @@ from bench.policies.trace import Array, Mask, Trace
 from cluster.config import RunConfig
 from cluster.setup import Inputs
 from evalsvc.cost import FORWARD
-from evalsvc.evaluator import Evaluator, FinalScore, make_evaluator
-from evalsvc.probes import read_probes
+from evalsvc.evaluator import Evaluator, make_evaluator
+from evalsvc.probes import Probe, read_probes
 from scheduler.engine import HeatEngine
 from scheduler.exposure import stage_exposure
 from scheduler.keeper import HeatKeeper
@@ -112,8 +113,14 @@ class _Outside:
             tokenizer, store, tasks=inputs.tasks, config=config.evaluation, seed=config.seed
         )
         num_tasks = len(inputs.tasks)
-        self.selection = read_probes(store, num_tasks=num_tasks, split="selection")
-        self.test = read_probes(store, num_tasks=num_tasks, split="test")
+        self.selection = self._scored(read_probes(store, num_tasks=num_tasks, split="selection"))
+        self.test = self._scored(read_probes(store, num_tasks=num_tasks, split="test"))
+
+    def _scored(self, rows: Sequence[tuple[Probe, ...]]) -> list[tuple[Probe, ...]]:
+        """Without the rows of random labels, which no score counts."""
+        return [
+            () if task.name in self.random_tasks else own for task, own in zip(self.inputs.tasks, rows, strict=True)
+        ]
 
     def open(self) -> "_Outside":
         return self
@@ -163,6 +170,8 @@ class _Outside:
             self.weights.append(self.plan.weights)
             if self.keeper is not None:
                 self._decide(self.keeper, step=step, attempt=attempt, plan_version=plan_version)
+        if step == 0:
+            return  # all arms begin with the same weights
         self.probing.paused = True
         selection = self._judge("selection", self.selection)
         if step == self.config.train.steps:
@@ -179,12 +188,10 @@ class _Outside:
         keeper.evaluation_done(attempt, step)
         self.given_up.append(keeper.memory.engine.heat.learnability.noise_step >= 0.0)
 
-    def _judge(self, split: str, rows: Sequence[Any]) -> float:
-        """Score the snapshot, remember it by task; the mean over all tasks but those of random labels."""
-        results: list[FinalScore] = self.evaluator.final_test(self.model, rows)
-        scores = {result.task: result.score for result in results if result.score is not None}
-        self.scores[split] = scores
-        return float(np.mean([score for task, score in scores.items() if task not in self.random_tasks]))
+    def _judge(self, split: str, rows: Sequence[Sequence[Probe]]) -> float:
+        """Score the snapshot, remember it by task; the mean over tasks."""
+        self.scores[split] = self.evaluator.scores(self.model, rows)
+        return fmean(self.scores[split].values())
 
     def report(self, report: IntervalReport) -> None:
         if self.keeper is not None:

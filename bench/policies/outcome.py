@@ -20,7 +20,7 @@ class Outcome:
         probe_units: Tokens of the probes the policy was steered by, generated ones included, a third of a unit each.
         test: Score by task on rows nothing was chosen by; tasks of random labels left out.
         selection: Score by task at the end on the rows that choose between runs; likewise.
-        curve: (units so far, macro score on the selection rows) at every boundary.
+        curve: (units so far, macro score on the selection rows) at boundaries, and at the end.
         mean_weights: Weight by task, averaged over steps.
         first_weights: Weight by task at the start.
         moves: Total-variation distance between consecutive plans.

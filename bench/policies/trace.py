@@ -24,7 +24,7 @@ class Trace:
         given_up: Whether the engine held a task for noise or out of reach after its decision at the start of each
             interval [B, K]; None without an engine.
         floor: Least weight of a task; None where nothing bounds it.
-        curve: (units so far, macro score on the selection rows) at every boundary and at the end.
+        curve: (units so far, macro score on the selection rows) at boundaries, and at the end.
         train_units: Tokens trained.
         probe_units: What the probes cost that steered the policy.
         selection: Scores at the end by task.
