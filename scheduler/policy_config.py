@@ -181,7 +181,8 @@ class OdmPolicy(AdaptivePolicy):
     Attributes:
         rate: Share of the newest evaluation in the moving average of rewards (1 − α).
         reward_scale: Factor on the averaged reward in the exponent.
-        min_exploration: Least exploration rate ε, which also keeps the exponent from vanishing.
+        min_exploration: Least exploration rate ε, which also keeps the exponent from vanishing; 0.45 / tasks where that
+            is less, so that rewards move the mixture whatever the number of tasks.
         measure: What the reward is read from: held-out loss, held-out score, or training loss.
     """
 
@@ -197,7 +198,8 @@ class AdoPolicy(AdaptivePolicy):
 
     Attributes:
         min_points: Measurements of a task before its law is used.
-        offset_samples: Samples added to those served, so that the law begins at a finite loss.
+        offset_samples: Samples added to those served, so that the law begins at a finite loss; where weights are shares
+            of tokens, so many times the supervised tokens of the task's mean row.
         credit_rate: Share of the newest evaluation in the moving average of a task's share of exposure.
         credit_power: Power of that average in the preference.
         mixing: Share of the preference in the target; the rest is the running mean of all targets so far.
@@ -256,10 +258,11 @@ class AioliPolicy(AdaptivePolicy):
     """Correct another policy by an estimate of what each task's share does for all (see `scheduler.policies.aioli`).
 
     Attributes:
-        base: The policy that is corrected.
+        base: The policy that is corrected; its `min_measured_ratio` is the corrector's.
         strength: Exponent of the whole estimated effect (η); no weight changes against another by more than its exp.
         min_z: The correction is applied only while the estimated effects differ by this many standard errors.
-        forgetting: Factor on all earlier evaluations at each new one.
+        forgetting: Factor on all earlier evaluations at each new one; null: 0.9 up to five tasks, 1 − 3 / tasks² with
+            more. One too small for the number of tasks is refused.
         max_tasks: More tasks than this are refused: the estimate has the square of their number to find.
     """
 
@@ -267,8 +270,19 @@ class AioliPolicy(AdaptivePolicy):
     base: Annotated[StaticPolicy | HeatPolicy | TargetGapPolicy, Field(discriminator="type")] = HeatPolicy()
     strength: float = Field(default=0.2, ge=0, le=20)
     min_z: float = Field(default=2.0, ge=0)
-    forgetting: float = Field(default=0.9, gt=0, le=1)
+    forgetting: float | None = Field(default=None, gt=0, le=1)
     max_tasks: int = Field(default=16, ge=1, le=64)
+
+    @model_validator(mode="after")
+    def _only_one_ratio_is_asked_for(self) -> "AioliPolicy":
+        usual = AdaptivePolicy.model_fields["min_measured_ratio"].default
+        own = usual if isinstance(self.base, StaticPolicy) else self.base.min_measured_ratio
+        if own not in (usual, self.min_measured_ratio):
+            raise ValueError(
+                f"base.min_measured_ratio {own:g} would be ignored: aioli's own, {self.min_measured_ratio:g}, decides; "
+                f"give aioli itself min_measured_ratio: {own:g}"
+            )
+        return self
 
 
 Policy = Annotated[

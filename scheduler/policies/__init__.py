@@ -7,15 +7,17 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from scheduler.allocation import AdaptiveAllocation
 from scheduler.errors import ConfigError
 from scheduler.policies.ado import AdoRule
-from scheduler.policies.aioli import AioliRule
+from scheduler.policies.aioli import AioliRule, counted_evaluations, default_forgetting
 from scheduler.policies.base import Answer, Array, Evidence, Hold, Memory, Rule, Target, thin_evidence
 from scheduler.policies.exp3 import Exp3Rule
 from scheduler.policies.gradient import GradientRule
 from scheduler.policies.group_dro import GroupDroRule
 from scheduler.policies.heat import HeatRule
 from scheduler.policies.history import History
+from scheduler.policies.notes import num_weighted, place_of, policy_notes
 from scheduler.policies.odm import OdmRule
 from scheduler.policies.progress import ProgressRule
 from scheduler.policies.schedule import ScheduleRule
@@ -43,39 +45,51 @@ from scheduler.policy_config import (
 from scheduler.prior import prior_weights
 from scheduler.setup import EngineSetup
 
+_LEAST_COUNTED = 1.25
+"""Evaluations per task that must be able to count in an estimate of effects."""
 
-def resolve(policy: Policy, setup: EngineSetup) -> Rule:  # noqa: C901 -- one case a policy
+
+def resolve(policy: Policy, setup: EngineSetup) -> Rule:
     """The rule of `policy` for the tasks of a run.
 
     Raises:
-        ConfigError: A setting names no task of the run, or the policy cannot handle as many tasks.
+        ConfigError: A setting names no task of the run, or the policy cannot handle as many tasks, or can do nothing
+            under the other settings.
     """
+    return _rule(policy, setup, place_of(policy, setup))
+
+
+def _rule(policy: Policy, setup: EngineSetup, place: str) -> Rule:  # noqa: C901 -- one case a policy
     match policy:
         case StaticPolicy():
             return StaticRule()
         case SchedulePolicy():
             before = policy.before or setup.mixture.prior
-            return ScheduleRule(policy, _shares(before, setup, "before"), _shares(policy.after, setup, "after"))
+            return ScheduleRule(
+                policy, _shares(before, setup, f"{place}.before"), _shares(policy.after, setup, f"{place}.after")
+            )
         case HeatPolicy():
             return HeatRule(policy)
         case ProgressPolicy():
             return ProgressRule(policy)
         case TargetGapPolicy():
-            return TargetGapRule(policy, _by_task(policy.target_losses, setup, "target_losses", default=np.nan))
+            targets = _by_task(policy.target_losses, setup, f"{place}.target_losses", default=np.nan)
+            return TargetGapRule(policy, targets)
         case GroupDroPolicy():
-            return GroupDroRule(policy, _by_task(policy.reference_losses, setup, "reference_losses", default=0.0))
+            references = _by_task(policy.reference_losses, setup, f"{place}.reference_losses", default=0.0)
+            return GroupDroRule(policy, references)
         case Exp3Policy():
             return Exp3Rule(policy)
         case OdmPolicy():
             return OdmRule(policy)
         case AdoPolicy():
-            return AdoRule(policy)
+            return _ado(policy, setup)
         case GradientPolicy():
             return GradientRule(policy, setup.global_batch_size)
         case SkillItPolicy():
-            return _skill_it(policy, setup)
+            return _skill_it(policy, setup, place)
         case AioliPolicy():
-            return _aioli(policy, setup)
+            return _aioli(policy, setup, place)
 
 
 def answer(policy: Policy, rule: Rule, evidence: Evidence, memory: Memory) -> Answer:
@@ -90,25 +104,47 @@ def answer(policy: Policy, rule: Rule, evidence: Evidence, memory: Memory) -> An
     return rule.step(evidence, memory)
 
 
-def _aioli(policy: AioliPolicy, setup: EngineSetup) -> AioliRule:
-    if len(setup.tasks) > policy.max_tasks:
+def _ado(policy: AdoPolicy, setup: EngineSetup) -> AdoRule:
+    if setup.mixture.weight_unit == "tokens":
+        return AdoRule(policy, policy.offset_samples * np.array(setup.mean_supervised_tokens), "supervised tokens")
+    return AdoRule(policy, np.full(len(setup.tasks), float(policy.offset_samples)), "samples")
+
+
+def _aioli(policy: AioliPolicy, setup: EngineSetup, place: str) -> AioliRule:
+    num_all, num_tasks = len(setup.tasks), num_weighted(setup)
+    if num_all > policy.max_tasks:
         raise ConfigError(
-            f"policy.type aioli: {len(setup.tasks)} tasks have {len(setup.tasks) ** 2} effects on each other to "
-            f"estimate; the policy's max_tasks is {policy.max_tasks}: raise it (64 at most), or take another policy"
+            f"{place}: {num_all} tasks have {num_all**2} effects on each other to estimate, and max_tasks is "
+            f"{policy.max_tasks}: raise it (64 at most), or take another policy than aioli"
         )
-    return AioliRule(policy, resolve(policy.base, setup))
+    usual = default_forgetting(num_tasks)
+    forgetting = usual if policy.forgetting is None else policy.forgetting
+    counted = counted_evaluations(forgetting)
+    if counted < _LEAST_COUNTED * num_tasks:
+        raise ConfigError(
+            f"{place}.forgetting: at {forgetting:g} no more than {counted:.3g} evaluations ever count, too few to tell "
+            f"the effects of {num_tasks} tasks apart, so that the base would decide alone; leave it out, or set it to "
+            f"{usual:.4g} or more"
+        )
+    allocation = setup.mixture.allocation
+    if isinstance(allocation, AdaptiveAllocation) and allocation.max_gap_evaluations > 1:
+        raise ConfigError(
+            f"mixture.allocation.max_gap_evaluations: at {allocation.max_gap_evaluations} evaluations leave tasks out, "
+            f"and aioli ({place}) learns only from those that measure every task: set it to 1, or take another policy"
+        )
+    return AioliRule(policy, _rule(policy.base, setup, f"{place}.base"), forgetting)
 
 
-def _skill_it(policy: SkillItPolicy, setup: EngineSetup) -> SkillItRule:
+def _skill_it(policy: SkillItPolicy, setup: EngineSetup, place: str) -> SkillItRule:
     index_of = {task.name: index for index, task in enumerate(setup.tasks)}
-    _known(policy.prerequisites, setup, "prerequisites")
-    _known(policy.effects, setup, "effects")
+    _known(policy.prerequisites, setup, f"{place}.prerequisites")
+    _known(policy.effects, setup, f"{place}.effects")
     edges = {(index, index): 1.0 for index in range(len(index_of))}
     for task, needed in policy.prerequisites.items():
-        _known(needed, setup, f"prerequisites.{task}")
+        _known(needed, setup, f"{place}.prerequisites.{task}")
         edges |= {(index_of[name], index_of[task]): policy.prerequisite_effect for name in needed}
     for source, effects in policy.effects.items():
-        _known(effects, setup, f"effects.{source}")
+        _known(effects, setup, f"{place}.effects.{source}")
         edges |= {(index_of[source], index_of[name]): worth for name, worth in effects.items()}
     sources, helped = np.array(list(edges)).T
     return SkillItRule(policy, sources, helped, np.array(list(edges.values()), dtype=np.float64))
@@ -130,7 +166,7 @@ def _known(names: Iterable[str], setup: EngineSetup, place: str) -> None:
     tasks = [task.name for task in setup.tasks]
     unknown = sorted(set(names) - set(tasks))
     if unknown:
-        raise ConfigError(f"policy.{place} names {unknown}, which are not tasks of this run; the tasks are {tasks}")
+        raise ConfigError(f"{place} names {unknown}, which are not tasks of this run; the tasks are {tasks}")
 
 
-__all__ = ["Evidence", "History", "Hold", "Memory", "Rule", "Target", "answer", "resolve"]
+__all__ = ["Evidence", "History", "Hold", "Memory", "Rule", "Target", "answer", "policy_notes", "resolve"]

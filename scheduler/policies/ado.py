@@ -1,7 +1,7 @@
 """Adaptive data optimisation (ADO): follow the slope that each task's own scaling law has now.
 
     y_k(n) ≈ E_k + A_k · (1 + n / n0)^(-α_k)         y: share of the task's first loss left, n: what was served of it
-    v_k = α_k (y_k - E_k) / (n_k + n0)               fall of y per sample that the law expects now
+    v_k = α_k (y_k - E_k) / (n_k + n0)               fall of y per unit served that the law expects now
     h_k ← (1 - credit_rate) · h_k + credit_rate · (share of exposure)
     ρ_k ∝ prior_k · (h_k / prior_k)^credit_power · v_k
     p   = mixing · ρ + (1 - mixing) · p̄,             p̄: running mean of all p, beginning with the prior
@@ -10,10 +10,11 @@ Source: Jiang et al. (arXiv 2410.11820) and its public code: credit 0.1, power 0
 
 Differences: the code fits log-losses by L-BFGS from 512 starts with a penalty that forbids an irreducible loss below
 1.65 nats, which no fine-tuning task obeys: here E is only kept at or above 0. α is one of 0.1, 0.2, … 0.8, and A and
-E are solved by least squares in closed form from running sums, with no window to remember. The law is
-that of the task's own samples, offset by n0, since a fine-tuned model does not begin at random. Losses are relative to
-the task's first one. h is relative to the prior, so that a mixture without evidence is the prior. The floor of 0.01 is
-the guards'.
+E are solved by least squares in closed form from running sums, with no window to remember. The law is that of the
+task's own samples, offset by n0, since a fine-tuned model does not begin at random. Where weights are shares of tokens,
+n counts supervised tokens, and n0 the tokens of `offset_samples` mean rows of the task. Losses are relative to the
+task's first one. h is relative to the prior, so that a mixture without evidence is the prior. The floor of 0.01 is the
+guards'.
 
 Evidence that is missing: a task with fewer than `min_points` measurements keeps its prior share in ρ; one not measured
 this time keeps its law.
@@ -30,6 +31,7 @@ import numpy as np
 from scheduler.policies.base import (
     Answer,
     Array,
+    BeginsAtPrior,
     Driver,
     Evidence,
     Mask,
@@ -48,10 +50,12 @@ _LEAST_PRIOR = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
-class AdoRule:
-    """See the module docstring."""
+class AdoRule(BeginsAtPrior):
+    """See the module docstring. `offset` is n0 [K] in `unit`: samples or supervised tokens, as `Evidence.served`."""
 
     policy: AdoPolicy
+    offset: Array
+    unit: str
 
     def first_memory(self, num_tasks: int, /) -> Memory:
         """Sums over measurements [K], with x = (1 + n/n0)^(-α) in them [8, K]; h and p̄ over the prior."""
@@ -77,7 +81,7 @@ class AdoRule:
         ratio = policy.mixing * preferred + (1.0 - policy.mixing) * memory["mean"]
         memory["targets"] = memory["targets"] + 1.0
         memory["mean"] = memory["mean"] + (ratio - memory["mean"]) / memory["targets"]
-        driver = Driver("fall of the loss its curve expects from 1000 more samples", 1000.0 * speed)
+        driver = Driver(f"fall of the loss its curve expects from 1000 more {self.unit}", 1000.0 * speed)
         return Answer(tilted(evidence.prior, np.log(ratio), driver), memory)
 
     def _preference(self, prior: Array, speed: Array, credit: Array, known: Mask) -> Array:
@@ -106,11 +110,11 @@ class AdoRule:
 
     def law(self, served: Array) -> Array:
         """x = (1 + n / n0)^(-α) [8, K]; the exponents are the multiples of the first one."""
-        first = (1.0 + served / self.policy.offset_samples) ** -_EXPONENTS[0]
+        first = (1.0 + served / self.offset) ** -_EXPONENTS[0]
         return np.multiply.accumulate(np.broadcast_to(first, (len(_EXPONENTS), len(first))), axis=0)
 
     def speed(self, served: Array, law: Array, memory: Memory) -> Array:
-        """Fall per sample [K] that the best-fitting law expects now; 0 where the loss does not fall."""
+        """Fall per unit served [K] that the best-fitting law expects now; 0 where the loss does not fall."""
         points = np.maximum(memory["points"], 1.0)
         mean_y, mean_x = memory["y"] / points, memory["x"] / points
         scatter = memory["xx"] - memory["x"] * mean_x
@@ -122,4 +126,4 @@ class AdoRule:
         explained = np.where(at_zero, through_zero * memory["xy"] - memory["y"] * mean_y, slope * covariance)
         best = (np.argmax(explained, axis=0), np.arange(len(served)))
         fall = np.where(at_zero[best], through_zero[best], slope[best]) * law[best]
-        return _EXPONENTS[best[0]] * fall / (served + self.policy.offset_samples)
+        return _EXPONENTS[best[0]] * fall / (served + self.offset)

@@ -150,6 +150,10 @@ def thin_evidence(prior: Array, heard: Mask, *, min_ratio: float, what: str) -> 
 class Rule(Protocol):
     """A policy resolved against the tasks of a run. Stateless: what it remembers is handed in and out."""
 
+    def first_weights(self, prior: Array, /) -> Array:
+        """The shares [K] that it asks for at step 0, before any evaluation."""
+        ...
+
     def first_memory(self, num_tasks: int, /) -> Memory:
         """What it remembers before any evaluation."""
         ...
@@ -157,6 +161,16 @@ class Rule(Protocol):
     def step(self, evidence: Evidence, memory: Memory) -> Answer:
         """Fold in one evaluation. A pure function: equal arguments give equal answers, bit for bit."""
         ...
+
+
+class BeginsAtPrior:
+    """A rule that asks for the prior before any evaluation."""
+
+    __slots__ = ()
+
+    def first_weights(self, prior: Array, /) -> Array:
+        """The prior itself."""
+        return prior
 
 
 class Memoryless:

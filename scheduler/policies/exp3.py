@@ -13,7 +13,7 @@ task has a reward, importance-weighted by its realised share instead of by the p
 over the draws of an interval. The reward is a relative fall of the loss or a gain in score, never a raw loss, which
 would pour data into noise; it is scaled by the largest absolute reward so far, forgotten by a tenth an evaluation
 (Graves: by quantiles of a reservoir). The bandit starts at the prior and shares and explores towards it (papers:
-towards uniform).
+towards uniform). `share`, their α, stays the same over the run (Graves: 1/t, which shares less and less).
 
 Evidence that is missing: a task without two measurements, or without exposure between them, has no reward and keeps its
 weight against the others; one never rewarded keeps its prior share.
@@ -27,13 +27,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scheduler.policies.base import Answer, Driver, Evidence, Memory, anchored, mixed_with_prior, tilted
+from scheduler.policies.base import Answer, BeginsAtPrior, Driver, Evidence, Memory, anchored, mixed_with_prior, tilted
 from scheduler.policies.rewards import rewards, scaled
 from scheduler.policy_config import Exp3Policy
 
 
 @dataclass(frozen=True, slots=True)
-class Exp3Rule:
+class Exp3Rule(BeginsAtPrior):
     """See the module docstring."""
 
     policy: Exp3Policy

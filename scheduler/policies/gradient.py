@@ -35,6 +35,7 @@ import numpy as np
 from scheduler.policies.base import (
     Answer,
     Array,
+    BeginsAtPrior,
     Driver,
     Evidence,
     Memory,
@@ -49,7 +50,7 @@ _LARGEST = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class GradientRule:
+class GradientRule(BeginsAtPrior):
     """See the module docstring. `batch_size` is in samples a step."""
 
     policy: GradientPolicy

@@ -27,12 +27,22 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scheduler.policies.base import Answer, Array, Driver, Evidence, Memory, anchored, mixed_with_prior, tilted
+from scheduler.policies.base import (
+    Answer,
+    Array,
+    BeginsAtPrior,
+    Driver,
+    Evidence,
+    Memory,
+    anchored,
+    mixed_with_prior,
+    tilted,
+)
 from scheduler.policy_config import GroupDroPolicy
 
 
 @dataclass(frozen=True, slots=True)
-class GroupDroRule:
+class GroupDroRule(BeginsAtPrior):
     """See the module docstring. `references` are nats [K]."""
 
     policy: GroupDroPolicy

@@ -18,12 +18,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scheduler.policies.base import Answer, Array, Evidence, Memory, Memoryless, anchored, tilted
+from scheduler.policies.base import Answer, Array, BeginsAtPrior, Evidence, Memory, Memoryless, anchored, tilted
 from scheduler.policy_config import HeatPolicy
 
 
 @dataclass(frozen=True, slots=True)
-class HeatRule(Memoryless):
+class HeatRule(BeginsAtPrior, Memoryless):
     """See the module docstring."""
 
     policy: HeatPolicy

@@ -28,6 +28,7 @@ import numpy as np
 
 from scheduler.policies.base import (
     Answer,
+    BeginsAtPrior,
     Driver,
     Evidence,
     Memory,
@@ -41,7 +42,7 @@ from scheduler.policy_config import ProgressPolicy
 
 
 @dataclass(frozen=True, slots=True)
-class ProgressRule:
+class ProgressRule(BeginsAtPrior):
     """See the module docstring."""
 
     policy: ProgressPolicy

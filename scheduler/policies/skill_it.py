@@ -10,7 +10,7 @@ Instructions), and the 0.5 that the public code puts for an edge.
 
 Differences: the graph is the operator's knowledge; the paper's ways to learn it (training on pairs of tasks) cost more
 than the run. ℓ is relative to the task's first loss, so that tasks of different entropy compare. Anchored to the prior
-(paper: uniform).
+(paper: uniform). The run begins at the prior (paper: at p_1 ∝ exp(strength · Σ_j A_ij), by the graph alone).
 
 Evidence that is missing: a task never measured keeps its prior share, and counts in others' sums as the mean of those
 measured; one not measured this time counts with its last loss.
@@ -24,12 +24,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scheduler.policies.base import Answer, Array, Driver, Evidence, Memory, anchored, share_left, tilted
+from scheduler.policies.base import Answer, Array, BeginsAtPrior, Driver, Evidence, Memory, anchored, share_left, tilted
 from scheduler.policy_config import SkillItPolicy
 
 
 @dataclass(frozen=True, slots=True)
-class SkillItRule:
+class SkillItRule(BeginsAtPrior):
     """See the module docstring. Edge e says that training task `sources[e]` is worth `worth[e]` to task `helped[e]`."""
 
     policy: SkillItPolicy

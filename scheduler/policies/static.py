@@ -5,11 +5,11 @@ The target is reached at once but for the guards: the overfit guard, the epoch c
 
 from dataclasses import dataclass
 
-from scheduler.policies.base import Answer, Driver, Evidence, Memory, Memoryless, Target, log_prior
+from scheduler.policies.base import Answer, BeginsAtPrior, Driver, Evidence, Memory, Memoryless, Target, log_prior
 
 
 @dataclass(frozen=True, slots=True)
-class StaticRule(Memoryless):
+class StaticRule(BeginsAtPrior, Memoryless):
     """See the module docstring."""
 
     def step(self, evidence: Evidence, memory: Memory) -> Answer:

@@ -23,12 +23,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scheduler.policies.base import Answer, Array, Driver, Evidence, Memory, Memoryless, anchored, tilted
+from scheduler.policies.base import Answer, Array, BeginsAtPrior, Driver, Evidence, Memory, Memoryless, anchored, tilted
 from scheduler.policy_config import TargetGapPolicy
 
 
 @dataclass(frozen=True, slots=True)
-class TargetGapRule(Memoryless):
+class TargetGapRule(BeginsAtPrior, Memoryless):
     """See the module docstring. `target_losses` are nats [K], NaN for a task judged by its score."""
 
     policy: TargetGapPolicy

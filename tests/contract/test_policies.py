@@ -62,6 +62,7 @@ POLICIES: list[Any] = [
     GradientPolicy(),
     GradientPolicy(form="alignment", rate=10.0, anchor=0.0, min_measured_ratio=0.0),
     AioliPolicy(),
+    AioliPolicy(base=TargetGapPolicy(), forgetting=0.98),
     AioliPolicy(base=StaticPolicy(), strength=20.0, min_z=0.0, forgetting=1.0, min_measured_ratio=0.0),
 ]
 PRIORS: list[Any] = [
@@ -186,6 +187,17 @@ def test_a_policy_asks_for_a_finite_number_per_task_or_says_why_it_holds(policy:
             case Hold(reason=reason):
                 assert reason
     assert any(isinstance(outcome, Target) for outcome in outcomes)
+
+
+@every_policy
+def test_a_run_begins_with_shares_that_the_policy_asks_for_without_evidence(policy: Any) -> None:
+    made = run_setup()
+    prior = prior_weights(made)
+    weights = resolve(policy, made).first_weights(prior)
+    assert weights.sum() == pytest.approx(1.0)
+    assert (weights >= 0.0).all()
+    if not isinstance(policy, SchedulePolicy):
+        assert weights.tolist() == prior.tolist()
 
 
 @every_policy

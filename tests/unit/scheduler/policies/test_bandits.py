@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from scheduler.policies import Rule, resolve
+from scheduler.policies.odm import OdmRule
 from scheduler.policies.rewards import gains, rewards, scaled
 from scheduler.policy_config import Exp3Policy, OdmPolicy
 from tests.unit.scheduler.made import setup
@@ -91,3 +92,30 @@ def test_a_bandit_finds_the_task_that_learns_fastest(policy: Exp3Policy | OdmPol
     runs = np.array([bandit_run(rule, seed=seed, num_evaluations=60)[-20:].mean(axis=0) for seed in range(10)])
     assert (runs.argmax(axis=1) == 1).all()
     assert runs[:, 1].mean() > 0.55
+
+
+def bandit_on_many_tasks(num_tasks: int, *, until: int, interval: int = 50) -> tuple[np.ndarray, np.ndarray]:
+    """Prior and last shares asked for of ODM where the first task learns 5 % an evaluation and the others nothing."""
+    rule = resolve(OdmPolicy(), setup([f"t{index}" for index in range(num_tasks)]))
+    loss = np.where(np.arange(num_tasks) == 0, 0.95, 1.0)
+    seen = [
+        evidence(num_tasks, step=step, previous_loss=np.ones(num_tasks), loss=loss)
+        for step in range(interval, until + 1, interval)
+    ]
+    return seen[0].prior, last_asked(rule, seen)[0]
+
+
+@pytest.mark.parametrize("num_tasks", [33, 34, 40, 100])
+def test_odm_moves_weights_whatever_the_number_of_tasks(num_tasks: int) -> None:
+    prior, shares = bandit_on_many_tasks(num_tasks, until=2000)
+    assert shares[0] > 0.2 > 5 * prior[0]
+    assert shares.sum() == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("num_tasks", [2, 3, 16, 40, 500])
+def test_odm_explores_as_published_down_to_its_floor_of_less_than_half(num_tasks: int) -> None:
+    rule = resolve(OdmPolicy(), setup([f"t{index}" for index in range(num_tasks)]))
+    assert isinstance(rule, OdmRule)
+    for step in (1, 100, 1000, 10_000, 10**6):
+        published = min(1.0, math.sqrt(num_tasks * math.log(num_tasks) / step))
+        assert rule.exploration(step, num_tasks) == pytest.approx(max(published, min(0.03 * num_tasks, 0.45)))

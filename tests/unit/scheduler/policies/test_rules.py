@@ -1,6 +1,7 @@
 """The arithmetic of the stateless and the multiplicative rules, on examples worked out by hand."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,10 +11,12 @@ from scheduler.policies import resolve
 from scheduler.policies.base import Driver, anchored, joined_average, mixed_with_prior, relative_drop, share_left
 from scheduler.policies.heat import HeatRule
 from scheduler.policy_config import (
+    AioliPolicy,
     ExplicitPrior,
     GroupDroPolicy,
     HeatPolicy,
     ProgressPolicy,
+    ProportionalPrior,
     SchedulePolicy,
     SkillItPolicy,
     TargetGapPolicy,
@@ -84,6 +87,26 @@ def test_a_cooldown_moves_in_the_last_part_of_the_run_only() -> None:
     policy = SchedulePolicy(before=ExplicitPrior(weights={"a": 3.0, "b": 1.0}), after=UniformPrior(), begins=0.9)
     shares = [asked(resolve(policy, TWO).step(evidence(2, progress=at), {}))[0] for at in (0.0, 0.9, 0.95, 1.0)]
     assert shares == pytest.approx([0.75, 0.75, 0.625, 0.5])
+
+
+@pytest.mark.parametrize(
+    ("fields", "weights"),
+    [
+        ({"before": UniformPrior()}, [0.5, 0.5]),
+        ({}, [0.75, 0.25]),
+        ({"before": UniformPrior(), "shape": "step", "begins": 0.5}, [0.5, 0.5]),
+        ({"before": UniformPrior(), "shape": "step"}, [0.0, 1.0]),
+        ({"before": UniformPrior(), "shape": "cosine"}, [0.5, 0.5]),
+    ],
+    ids=repr,
+)
+def test_a_schedule_begins_a_run_with_its_own_shares(fields: dict[str, Any], weights: list[float]) -> None:
+    made = setup(("a", "b"), num_rows=(3000, 1000), prior=ProportionalPrior())
+    policy = SchedulePolicy.model_validate({"after": ExplicitPrior(weights={"b": 1.0}), **fields})
+    rule = resolve(policy, made)
+    assert rule.first_weights(np.array([0.75, 0.25])).tolist() == weights
+    at_once = asked(rule.step(evidence(2, progress=0.0), {}))
+    assert at_once.tolist() == pytest.approx(weights)
 
 
 def test_heat_tilts_the_prior_exponentially() -> None:
@@ -187,17 +210,28 @@ def test_single_effects_of_skill_it_take_precedence_over_prerequisites() -> None
 @pytest.mark.parametrize(
     ("policy", "place"),
     [
-        (SkillItPolicy(prerequisites={"ghost": ("a",)}), "policy.prerequisites names"),
-        (SkillItPolicy(prerequisites={"a": ("ghost",)}), "policy.prerequisites.a names"),
-        (SkillItPolicy(effects={"a": {"ghost": 1.0}}), "policy.effects.a names"),
-        (TargetGapPolicy(target_losses={"ghost": 1.0}), "policy.target_losses names"),
-        (GroupDroPolicy(reference_losses={"ghost": 1.0}), "policy.reference_losses names"),
-        (SchedulePolicy(after=ExplicitPrior(weights={"ghost": 1.0})), "policy.after.weights names"),
+        (SkillItPolicy(prerequisites={"ghost": ("a",)}), "prerequisites"),
+        (SkillItPolicy(prerequisites={"a": ("ghost",)}), "prerequisites.a"),
+        (SkillItPolicy(effects={"a": {"ghost": 1.0}}), "effects.a"),
+        (TargetGapPolicy(target_losses={"ghost": 1.0}), "target_losses"),
+        (GroupDroPolicy(reference_losses={"ghost": 1.0}), "reference_losses"),
+        (SchedulePolicy(after=ExplicitPrior(weights={"ghost": 1.0})), "after.weights"),
+        (SchedulePolicy(after=UniformPrior(), before=ExplicitPrior(weights={"ghost": 1.0})), "before.weights"),
+        (AioliPolicy(base=TargetGapPolicy(target_losses={"ghost": 1.0})), "base.target_losses"),
     ],
+    ids=repr,
 )
-def test_a_policy_that_names_no_task_of_the_run_is_refused(policy: object, place: str) -> None:
-    with pytest.raises(ConfigError, match=place):
-        resolve(policy, TWO)  # pyright: ignore[reportArgumentType]
+def test_a_policy_that_names_no_task_of_the_run_is_refused_with_the_setting_that_chose_it(
+    policy: Any, place: str
+) -> None:
+    for made, chosen in (
+        (TWO, "policy"),
+        (setup(("a", "b"), policy=policy, policies=(policy, policy)), "mixture.policy"),
+        (setup(("a", "b"), policies=(policy, HeatPolicy())), "stages.0.policy"),
+        (setup(("a", "b"), policies=(HeatPolicy(), policy)), "stages.1.policy"),
+    ):
+        with pytest.raises(ConfigError, match=rf"^{chosen}\.{place} names \['ghost'\]"):
+            resolve(policy, made)
 
 
 def test_what_stalled_tasks_give_up_goes_to_those_with_something_to_gain() -> None:
