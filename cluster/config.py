@@ -21,6 +21,7 @@ from scheduler.setup import (
     DifficultyWindow,
     MixtureConfig,
     Policy,
+    StageGuards,
     StepBoundary,
 )
 from scheduler.task import TaskCard
@@ -42,6 +43,7 @@ class StageConfig(ConfigModel):
     policy: Policy | None = None
     arrangement: Arrangement = Arrangement()
     difficulty: DifficultyWindow | None = None
+    guards: StageGuards = StageGuards()
     learning_rate: float | None = Field(default=None, gt=0)
     warmup_steps: int | None = Field(default=None, ge=0)
     max_grad_norm: float | None = Field(default=None, gt=0)

@@ -99,6 +99,10 @@ class RayCoordinator:
         """Waits, so that it stands before the end in the ledger."""
         self._await(self.engine.note_export.remote(step, why))
 
+    def report_served(self, report: IntervalReport) -> None:
+        """Waits, so that it stands before the decision."""
+        self._await(self.engine.observe_served.remote(report))
+
     def report(self, report: IntervalReport) -> None:
         """Waits for the acknowledgement, so that the ledger's order does not depend on timing."""
         self._await(self.engine.observe_interval.remote(report))

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from evalsvc.report.history import Boundary, RunHistory
+from evalsvc.report.history import Boundary, Event, RunHistory
 from scheduler.errors import ConfigError, LedgerError
-from scheduler.explain import measured, sentence
+from scheduler.explain import BROUGHT_WITHIN_BOUNDS, measured, sentence
 from scheduler.guards import Guards
 from scheduler.ledger import read_ledger
 from scheduler.plan import MixturePlan
@@ -22,6 +22,7 @@ from scheduler.prior import prior_weights
 from scheduler.records import DecisionRecord, ForkRecord, Record, RunRecord, TaskDecision
 from scheduler.setup import EngineSetup
 from scheduler.signals import TaskSignal
+from scheduler.states import StateMachine
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ class Explanation:
         stage: The stage and, where it began with this plan, why.
         held: Why the policy moved nothing, or None.
         moved: Total variation between this plan and the one before, in [0, 1].
-        max_change: Greatest total variation that the step limit allowed it.
+        max_change: Greatest total variation that the step limit allowed it, in the state the run was in.
         held_by: How many tasks each guard held back.
         tasks: Largest move first; only the one asked for, if one was.
         events: What else happened from the evaluation to the step, in words, oldest first.
@@ -94,8 +95,8 @@ def explain_step(path: Path, step: int, *, task: str | None = None) -> Explanati
     plan = boundary.plan
     decision = next((made for made in history.decisions if made.plan.version == plan.version), None)
     setup = _setup_of(records, decision)
+    sentences = () if decision is None else decision.sentences
     moves = _initial(setup, plan) if decision is None else _moves(history, decision)
-    facts = Guards(setup, prior_weights(setup))
     return Explanation(
         step=step,
         total_steps=setup.total_steps,
@@ -106,10 +107,13 @@ def explain_step(path: Path, step: int, *, task: str | None = None) -> Explanati
         stage=_stage(history, plan),
         held=None if decision is None else decision.held,
         moved=0.0 if decision is None else 0.5 * sum(_move(made) for made in decision.tasks),
-        max_change=facts.max_change(plan.effective_from_step / setup.total_steps),
+        max_change=_max_change(setup, plan, decision),
         held_by=_held_by(decision),
         tasks=tuple(move for move in moves if task in (None, move.task)),
-        events=tuple(event.text for event in history.events if _concerns(event.step, event.kind, plan, step)),
+        events=(
+            *(sentence for sentence in sentences if sentence == BROUGHT_WITHIN_BOUNDS),
+            *(event.text for event in history.events if _concerns(event, plan, step)),
+        ),
     )
 
 
@@ -176,6 +180,17 @@ def _moves(history: RunHistory, decision: DecisionRecord) -> list[TaskMove]:
     return moves
 
 
+def _max_change(setup: EngineSetup, plan: MixturePlan, decision: DecisionRecord | None) -> float:
+    """The step limit of a plan: that of the guards, or of the state it was decided in where that is tighter."""
+    guards = Guards(setup, prior_weights(setup), stage=plan.stage)
+    limit = guards.max_change(plan.effective_from_step / setup.total_steps)
+    if decision is None:
+        return limit
+    states = StateMachine(setup.mixture.states, total_steps=setup.total_steps, interval_steps=setup.interval_steps)
+    states.load_state_dict({"state": decision.state, "num_measured": 0})
+    return min(limit, states.max_change(late_max_change=guards.late_max_change))
+
+
 def _move(made: TaskDecision) -> float:
     return abs(made.weight_after - made.weight_before)
 
@@ -194,6 +209,8 @@ def _stage(history: RunHistory, plan: MixturePlan) -> str:
     return mine[-1] if mine else "Stage 1, from the start of the run."
 
 
-def _concerns(at: int, kind: str, plan: MixturePlan, step: int) -> bool:
-    """Whether an event lies between the plan's evaluation and the step."""
-    return kind not in ("stage", "end") and max(plan.source_step, 0) <= at <= step
+def _concerns(event: Event, plan: MixturePlan, step: int) -> bool:
+    """Whether an event lies between the plan's evaluation and the step, and no restart undid it."""
+    if event.superseded or event.kind in ("stage", "end"):
+        return False
+    return max(plan.source_step, 0) <= event.step <= step

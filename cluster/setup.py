@@ -1,8 +1,11 @@
 """From configuration to the parts' own inputs: prepared data, engine setup, an evaluation that can score it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from statistics import NormalDist
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from cluster.config import RunConfig
@@ -10,9 +13,13 @@ from cluster.data import prepare_data, task_cards, wanted_arrangements
 from evalsvc.cost import Costs, costs
 from evalsvc.evaluator import make_evaluator
 from evalsvc.human_verdicts import check_verdicts
-from scheduler.allocation import UniformAllocation
+from evalsvc.probes import probe_order
+from scheduler.allocation import AdaptiveAllocation, UniformAllocation
+from scheduler.curriculum import wilson
+from scheduler.curriculum_config import CurriculumConfig
 from scheduler.engine import HeatEngine
 from scheduler.errors import ConfigError
+from scheduler.policies import policy_notes
 from scheduler.setup import EngineSetup
 from scheduler.task import TaskSpec
 from train.data.arrangement import ARRANGEMENTS, CHAIN
@@ -57,9 +64,11 @@ def inputs_of(config: RunConfig, cards: Mapping[str, TaskSpec], prepared: Prepar
     _check_stages(config, store)
     HeatEngine(engine)
     notes = (
+        *policy_notes(engine),
         *_check_evaluation(config, prepared, store, tasks),
         *_unarranged(config, store),
         *_unlevelled(config, store),
+        *_weak_evidence(config, store),
         *_costly_evaluation(evaluation_costs(config, store, tasks), engine),
     )
     return Inputs(prepared=prepared, tasks=tasks, engine=engine, notes=notes)
@@ -82,6 +91,7 @@ def _engine_setup(config: RunConfig, tasks: tuple[TaskSpec, ...], store: TokenSt
             stage_policies=(first.policy or config.mixture.policy, last.policy or config.mixture.policy),
             stage_arrangements=(first.arrangement, last.arrangement),
             stage_difficulty=(first.difficulty, last.difficulty),
+            stage_guards=(first.guards, last.guards),
             level_sizes=tuple(store.level_sizes(task) for task in numbers) if has_windows else (),
             mean_supervised_tokens=tuple(float(store.supervised_lengths(task).mean()) for task in numbers)
             if by_token
@@ -136,32 +146,91 @@ def _costly_evaluation(found: Costs, engine: EngineSetup) -> tuple[str, ...]:
 
 
 def _unlevelled(config: RunConfig, store: TokenStore) -> tuple[str, ...]:
-    """Notes on tasks that a curriculum cannot move by evidence.
+    """A note on tasks where a curriculum or a stage's difficulty window does nothing.
 
     Raises:
-        ConfigError: No task has more than one difficulty level.
+        ConfigError: No task has more than one difficulty level, or every stage has a window beside the curriculum.
     """
-    if config.mixture.curriculum is None:
-        return ()
-    names, notes = store.task_names, []
-    flat = [name for task, name in enumerate(names) if len(store.level_sizes(task)) == 1]
-    if len(flat) == len(names):
-        raise ConfigError(
-            "mixture.curriculum is set, but no task has training rows of more than one difficulty level; give rows "
-            "difficulty_factors and cards difficulty_levels above 1, or set it to null"
-        )
-    if flat:
-        notes.append(f"{', '.join(flat)}: one difficulty level only, so mixture.curriculum does nothing there")
-    for task, name in enumerate(names):
-        levels = held_out_levels(store, task, "probe")
-        missing = set() if levels is None else set(range(len(store.level_sizes(task)))) - set(levels.tolist())
-        if missing:
-            places = ", ".join(str(level + 1) for level in sorted(missing))
-            notes.append(
-                f"task {name!r} has no probe of difficulty level {places}, so what the model can do there is not "
-                "measured; raise data.probes_per_task"
+    settings = [
+        f"stages.{number}.difficulty" for number, stage in enumerate(config.stages) if stage.difficulty is not None
+    ]
+    if config.mixture.curriculum is not None:
+        if len(settings) == len(config.stages):
+            raise ConfigError(
+                "mixture.curriculum would do nothing: every stage has a difficulty window of its own "
+                f"({', '.join(settings)}), which it leaves alone; remove the window of a stage, or set "
+                "mixture.curriculum to null"
             )
-    return tuple(notes)
+        settings.append("mixture.curriculum")
+    if not settings:
+        return ()
+    written, several = " and ".join(settings), len(settings) > 1
+    flat = [name for task, name in enumerate(store.task_names) if len(store.level_sizes(task)) == 1]
+    if len(flat) == len(store.task_names):
+        raise ConfigError(
+            f"{written} {'are' if several else 'is'} set, but no task has training rows of more than one difficulty "
+            "level; give rows difficulty_factors and cards difficulty_levels above 1, or set "
+            f"{'them' if several else 'it'} to null"
+        )
+    if not flat:
+        return ()
+    return (f"{', '.join(flat)}: one difficulty level only, so {written} {'do' if several else 'does'} nothing there",)
+
+
+def _weak_evidence(config: RunConfig, store: TokenStore) -> Iterator[str]:
+    """Notes on levels that a curriculum has no evidence of, or too little ever to promote a task from them."""
+    curriculum = config.mixture.curriculum
+    if curriculum is None:
+        return
+    probes = {name: _probes_by_level(config, store, task) for task, name in enumerate(store.task_names)}
+    more = "data.probes_per_task"
+    if config.mixture.allocation.probes_per_task is not None:
+        more += " and mixture.allocation.probes_per_task"
+    for name, by_level in probes.items():
+        missing = ", ".join(str(level + 1) for level in np.flatnonzero(by_level == 0).tolist())
+        if missing:
+            yield (
+                f"task {name!r}: no evaluation reads a probe of difficulty level {missing}, so what the model can do "
+                f"there is not measured; raise {more}"
+            )
+    stuck = "; ".join(_never_promoted(curriculum, probes))
+    if stuck:
+        yield (
+            f"no result can promote {stuck}: the Wilson lower bound must be above mixture.curriculum.promote_at "
+            f"{curriculum.promote_at:g}; lower it, or raise {more}"
+        )
+
+
+def _never_promoted(curriculum: CurriculumConfig, probes: Mapping[str, NDArray[np.int64]]) -> Iterator[str]:
+    """Windows of levels, task by task, whose probes cannot reach `promote_at` even where all of them are right.
+
+    Args:
+        curriculum: When tasks move.
+        probes: Most that an evaluation reads, by task and level.
+    """
+    z = NormalDist().inv_cdf(curriculum.confidence)
+    for name, by_level in probes.items():
+        firsts = range(len(by_level) - 1)
+        ends = [min(first + curriculum.open_levels, len(by_level)) for first in firsts]
+        num_probes = np.array([by_level[first:end].sum() for first, end in zip(firsts, ends, strict=True)], dtype=float)
+        best, _ = wilson(num_probes, num_probes, z)
+        for first, end, count, bound in zip(firsts, ends, num_probes.tolist(), best.tolist(), strict=True):
+            if bound <= curriculum.promote_at:
+                levels = f"level {end}" if end - first == 1 else f"levels {first + 1} to {end}"
+                yield f"{name} from {levels} (probes: {count:.0f}, best bound: {bound:.3f})"
+
+
+def _probes_by_level(config: RunConfig, store: TokenStore, task: int) -> NDArray[np.int64]:
+    """Most probes of the task that an evaluation reads, by difficulty level."""
+    num_levels, levels = len(store.level_sizes(task)), held_out_levels(store, task, "probe")
+    if levels is None:
+        return np.array([store.num_rows(task, "probe")])
+    allocation = config.mixture.allocation
+    most = allocation.probes_per_task
+    if isinstance(allocation, AdaptiveAllocation):
+        most = allocation.probes_per_task * len(store.task_names)
+    order = probe_order(len(levels), seed=config.seed, task=store.task_names[task])
+    return np.bincount(levels[list(order[:most])], minlength=num_levels)
 
 
 def _unarranged(config: RunConfig, store: TokenStore) -> tuple[str, ...]:

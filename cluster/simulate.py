@@ -21,6 +21,7 @@ from evalsvc.report.simulation_page import cells, header
 from scheduler.config_model import ConfigModel
 from scheduler.errors import ConfigError
 from scheduler.ledger import read_ledger
+from scheduler.policies import policy_notes
 from scheduler.policy_config import GradientPolicy
 from scheduler.setup import EngineSetup, MixtureConfig
 from scheduler.simulator import FitPoints, LearnerConfig, MeasurementConfig, SimulatedRun, fit_tasks, simulate
@@ -29,7 +30,16 @@ from scheduler.simulator.summary import macro_scores
 from scheduler.task import TaskCard, TaskSpec
 
 _ARM_SETTINGS = ("mixture", "stages", "tasks")
-_IGNORED_OF_A_STAGE = ("learning_rate", "warmup_steps", "max_grad_norm", "arrangement", "difficulty")
+_IGNORED_OF_A_STAGE = (
+    "learning_rate",
+    "warmup_steps",
+    "max_grad_norm",
+    "micro_batch_size",
+    "micro_batch_tokens",
+    "max_length",
+    "arrangement",
+    "difficulty",
+)
 _EXTRAPOLATES = 1.5
 
 
@@ -47,8 +57,8 @@ class SimulationConfig(ConfigModel):
         learner: What the tasks are like; with a fitted run, only the tasks to be described otherwise.
         tasks: Ontology cards by task.
         train: Steps and batch size.
-        stages: As in a run; learning rates, arrangement and difficulty are ignored.
-        mixture: Policy, prior, guards, interval and mode; what every arm starts from.
+        stages: As in a run; learning rates, micro-batches, contexts and difficulty are ignored.
+        mixture: Policy, prior, guards, interval and mode; what every arm starts from. Weights are of samples.
         measurement: How an evaluation sees the learner.
         arms: Named lists of overrides `a.b=value` of `mixture`, `stages` and `tasks`; the first arm is what the others
             are compared with.
@@ -118,7 +128,7 @@ def run_simulation(files: Sequence[Path], overrides: Sequence[str], *, fitted_ru
         shown_tasks=shown,
         arms=tuple(reports),
         fit=_fit_report(fitted, config),
-        notes=(*_ignored(arms), *_extrapolations(fitted, config, runs)),
+        notes=(*_ignored(arms), *_too_short(setups), *_extrapolations(fitted, config, runs)),
     )
 
 
@@ -247,13 +257,15 @@ def _setup(name: str, config: SimulationConfig, learner: LearnerConfig, fitted: 
             seed=config.seed,
             total_steps=steps,
             global_batch_size=batch_size,
-            mixture=config.mixture,
+            mixture=config.mixture.model_copy(update={"weight_unit": "samples"}),
             boundary=first.until,
             stage_policies=policies,
+            stage_guards=(first.guards, last.guards),
             num_probes=(config.measurement.num_probes,) * len(learner.tasks),
         )
     except ValidationError as error:
-        raise ConfigError(f"arms.{name}: {error}") from error
+        problems = "; ".join(problem["msg"] for problem in error.errors())
+        raise ConfigError(f"arms.{name}: {problems}") from error
 
 
 def _ignored(arms: Mapping[str, SimulationConfig]) -> Iterator[str]:
@@ -261,13 +273,21 @@ def _ignored(arms: Mapping[str, SimulationConfig]) -> Iterator[str]:
     stages = [stage for arm in arms.values() for stage in arm.stages]
     ignored = [name for name in _IGNORED_OF_A_STAGE if any(name in stage.model_fields_set for stage in stages)]
     if ignored:
-        yield f"Ignored in stages: {', '.join(ignored)}. The learner has no learning rate, no context and no levels."
+        yield (
+            f"Ignored in stages: {', '.join(ignored)}. The learner has no learning rate, no micro-batches, no context "
+            "and no levels."
+        )
     if any(arm.mixture.weight_unit == "tokens" for arm in arms.values()):
         yield "mixture.weight_unit tokens is taken as samples: every simulated sample is of one length."
     if any(arm.mixture.mode == "async" for arm in arms.values()):
         yield "mixture.mode async: every plan is taken to be ready at the next boundary."
     if any(arm.mixture.curriculum is not None for arm in arms.values()):
         yield "mixture.curriculum is ignored: the learner has no difficulty levels."
+
+
+def _too_short(setups: Mapping[str, EngineSetup]) -> Iterator[str]:
+    for name, setup in setups.items():
+        yield from (f"arms.{name}: {note}" for note in policy_notes(setup))
 
 
 def _extrapolations(

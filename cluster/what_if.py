@@ -122,18 +122,23 @@ def altered_setup(setup: EngineSetup, files: Sequence[Path], overrides: Sequence
                 f"mixture.{name}: {theirs!r} cannot be compared with the run's {ours!r}, for its signals were measured "
                 "under that; leave it out"
             )
-    boundary, policies = (
-        setup.boundary,
-        tuple(other.mixture.policy if policy == setup.mixture.policy else policy for policy in setup.stage_policies),
+    boundary, guards = setup.boundary, setup.stage_guards
+    policies = tuple(
+        other.mixture.policy if policy == setup.mixture.policy else policy for policy in setup.stage_policies
     )
     if other.stages is not None:
         fault = schedule_fault(other.stages, other.mixture, steps=setup.total_steps)
         if fault is not None:
             raise ConfigError(fault)
         first, last = other.stages[0], other.stages[-1]
-        boundary = first.until
+        boundary, guards = first.until, (first.guards, last.guards)
         policies = (first.policy or other.mixture.policy, last.policy or other.mixture.policy)
-    changes = {"mixture": other.mixture, "boundary": boundary, "stage_policies": policies}
+    changes = {
+        "mixture": other.mixture,
+        "boundary": boundary,
+        "stage_policies": policies,
+        "stage_guards": guards,
+    }
     try:
         return EngineSetup.model_validate(setup.model_copy(update=changes).model_dump(mode="json"))
     except ValidationError as error:
@@ -171,7 +176,7 @@ def _compared(found: Counterfactual) -> WhatIf:
 
 
 def _changed(found: Counterfactual) -> tuple[str, ...]:
-    bearing = {"mixture", "boundary", "stage_policies"}
+    bearing = {"mixture", "boundary", "stage_policies", "stage_guards"}
     return changes(found.setup, found.altered, include=bearing)
 
 

@@ -32,7 +32,7 @@ from scheduler.config_model import ConfigModel
 from scheduler.errors import ConfigError, RunDirectoryError, RunFailedError
 from scheduler.ledger import read_ledger
 from scheduler.memory import latest_setup
-from scheduler.setup import EngineSetup
+from scheduler.setup import EngineSetup, StageGuards
 from train.checkpoint_store import CheckpointStore
 
 _KIND = "sensitivity"
@@ -202,6 +202,7 @@ def _spec(
         "train.checkpoint_at=[]",
         f"train.stop_after={json.dumps(end if end < total else None)}",
         *(f"stages.{stage}.policy=" for stage in range(len(base.stages))),
+        *(f"stages.{stage}.guards={json.dumps(StageGuards().model_dump())}" for stage in range(len(base.stages))),
     ]
     return TrialSpec(name=f"fork-{number:03d}", settings=tuple(settings), origin=(str(parent.root), cell.phase))
 

@@ -30,6 +30,7 @@ _OF_A_STAGE = {
     "policy",
     "arrangement",
     "difficulty",
+    "guards",
     "learning_rate",
     "warmup_steps",
     "max_grad_norm",
@@ -148,7 +149,8 @@ def _decisions(config: RunConfig, stage: StageConfig) -> list[Any]:
     """What plans of the stage are made by."""
     policy = stage.policy or config.mixture.policy
     difficulty = None if stage.difficulty is None else stage.difficulty.model_dump(mode="json")
-    return [policy.model_dump(mode="json"), stage.arrangement.model_dump(mode="json"), difficulty]
+    parts = (policy, stage.arrangement, stage.guards)
+    return [*(part.model_dump(mode="json") for part in parts), difficulty]
 
 
 def _training(config: RunConfig, stage: StageConfig) -> dict[str, Any]:

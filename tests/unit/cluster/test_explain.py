@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -12,11 +13,12 @@ from cluster.explain import explain_step
 from cluster.views.explain_text import explanation_json, explanation_text
 from evalsvc.report.history import RunHistory
 from scheduler.errors import ConfigError, LedgerError
+from scheduler.explain import BROUGHT_WITHIN_BOUNDS
 from scheduler.keeper import HeatKeeper
 from scheduler.ledger import LedgerWriter
-from scheduler.records import ForkRecord, Record
+from scheduler.records import AttemptRecord, ForkRecord, LateRecord, Record
 from tests.unit.evalsvc.report import simulated_run
-from tests.unit.scheduler.made import report, setup
+from tests.unit.scheduler.made import report, setup, signal
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +99,67 @@ def test_of_a_held_plan_the_reason_is_told_and_no_move(tmp_path: Path) -> None:
     assert found.held == "no task was measured in this evaluation"
     assert f"nothing moved: {found.held}" in explanation_text(found)
     assert all("keeps" in move.why and "Not measured at all yet." in move.found for move in found.tasks)
+
+
+@pytest.mark.parametrize(
+    ("state", "states"),
+    [
+        ("late", {"late_after": 0.05}),
+        ("transition", {"transition_intervals": 5, "transition_max_change": 0.02}),
+        ("stage 2", {}),
+    ],
+)
+def test_the_step_limit_is_that_of_the_state_the_plan_was_decided_in(
+    tmp_path: Path, state: str, states: dict[str, Any]
+) -> None:
+    run = setup(
+        total_steps=1000,
+        boundary={"type": "step", "step": 50},
+        states=states,
+        guards={"max_change": 0.3, "late_max_change": 0.02},
+    )
+    keeper = HeatKeeper.open(tmp_path / "ledger" / "ledger.jsonl", run)
+    attempt = keeper.begin_attempt("first", 0)
+    for number, step in enumerate((0, 25, 50)):
+        keeper.observe_interval(report([40 * number, 160 * number, 200 * number], step=step, plan_version=number))
+        for task, score in (("a", 0.0), ("b", 0.9), ("c", 0.9)):
+            keeper.observe(signal(task, step=step, score=score, plan_version=number))
+        keeper.evaluation_done(attempt, step)
+    keeper.observe_interval(report([150, 500, 550], step=75, plan_version=3))
+    found = explain_step(tmp_path, 80)
+    assert keeper.memory.engine.progression.states.state == state
+    assert found.max_change == pytest.approx(0.279 if state == "stage 2" else 0.02)
+    assert found.moved <= found.max_change + 1e-9
+    assert f"the step limit allows {found.max_change:.1%}" in explanation_text(found)
+
+
+def test_a_plan_that_new_bounds_moved_beyond_the_step_limit_says_so(tmp_path: Path) -> None:
+    cards = {"a": {"base_weight": 0.6}, "b": {"base_weight": 0.2}, "c": {"base_weight": 0.2}}
+    own = {"ceiling": 0.4, "max_change": 0.001}
+    run = setup(cards=cards, boundary={"type": "step", "step": 25}, stage_guards=({}, own))
+    keeper = HeatKeeper.open(tmp_path / "ledger" / "ledger.jsonl", run)
+    attempt = keeper.begin_attempt("first", 0)
+    for number, step in enumerate((0, 25)):
+        keeper.observe_interval(report([100 * number] * 3, step=step, plan_version=number))
+        for task, score in (("a", 0.0), ("b", 0.9), ("c", 0.9)):
+            keeper.observe(signal(task, step=step, score=score, plan_version=number))
+        keeper.evaluation_done(attempt, step)
+    before, after = explain_step(tmp_path, 10), explain_step(tmp_path, 30)
+    assert BROUGHT_WITHIN_BOUNDS not in before.events
+    assert after.plan.stage == 2
+    assert after.moved > 0.15 > after.max_change
+    assert BROUGHT_WITHIN_BOUNDS in after.events
+
+
+def test_what_a_restart_undid_is_not_told_under_the_plan_that_came_in_its_place(
+    tmp_path: Path, records: list[Record]
+) -> None:
+    undone_at = simulated_run.CHECKPOINT_STEP + simulated_run.INTERVAL
+    restarted = [place for place, record in enumerate(records) if isinstance(record, AttemptRecord)][1]
+    late = LateRecord(step=undone_at, awaited_step=simulated_run.CHECKPOINT_STEP, kept_version=2)
+    run = write(tmp_path, [*records[:restarted], late, *records[restarted:]])
+    assert any(event.superseded for event in RunHistory.of([*records[:restarted], late, *records[restarted:]]).events)
+    assert "not ready in time" not in " ".join(explain_step(run, undone_at).events)
 
 
 @pytest.mark.parametrize("step", [-1, 151, 10**9])

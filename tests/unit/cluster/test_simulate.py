@@ -93,6 +93,10 @@ def test_an_example_runs(names: list[str], tmp_path: Path) -> None:
         ("stages=[{name: one}, {name: two}]", "needs an `until`"),
         ("tasks.q.tier=core", "tasks: ['q'] have cards, but learner.tasks has only ['a', 'b', 'n']"),
         ("learner.tasks.a.curve.floor_loss=9", "floor_loss 9 is not below start_loss 3"),
+        (
+            "tasks={a: {repetition: &cap {max_epochs: 0.1}}, b: {repetition: *cap}, n: {repetition: *cap}}",
+            "arms.static: Value error, 200 steps of 8 samples need 1600 samples",
+        ),
     ],
 )
 def test_a_wrong_setting_is_one_message_that_names_it(tmp_path: Path, override: str, message: str) -> None:
@@ -100,6 +104,7 @@ def test_a_wrong_setting_is_one_message_that_names_it(tmp_path: Path, override: 
     assert done.exit_code == 2, done.output
     assert done.stderr.startswith("error: ")
     assert message in done.stderr
+    assert "pydantic.dev" not in done.stderr
 
 
 def test_a_simulation_of_nothing_says_what_to_give(tmp_path: Path) -> None:
@@ -134,6 +139,21 @@ def test_settings_that_a_simulation_cannot_follow_are_named(tmp_path: Path) -> N
     assert done.exit_code == 0, done.output
     assert "note: Ignored in stages: learning_rate." in done.stdout
     assert "note: mixture.mode async" in done.stdout
+
+
+@pytest.mark.parametrize("setting", ["micro_batch_size=2", "micro_batch_tokens=64", "max_length=64"])
+def test_how_a_stage_batches_and_bounds_its_rows_is_named_as_ignored(tmp_path: Path, setting: str) -> None:
+    done = simulated(tmp_path, SMALL, f"stages.0.{setting}", "num_seeds=1")
+    assert f"note: Ignored in stages: {setting.split('=', maxsplit=1)[0]}." in done.stdout
+
+
+def test_shares_of_tokens_are_simulated_as_shares_of_samples_and_noted(tmp_path: Path) -> None:
+    samples = simulated(tmp_path, SMALL, "num_seeds=1")
+    tokens = simulated(tmp_path, SMALL, "num_seeds=1", "mixture.weight_unit=tokens")
+    note = "note: mixture.weight_unit tokens is taken as samples: every simulated sample is of one length."
+    assert tokens.exit_code == 0, tokens.output
+    assert note in tokens.stdout
+    assert tokens.stdout.replace(f"{note}\n", "") == samples.stdout
 
 
 def finished_run(folder: Path, *, steps: int) -> Path:
