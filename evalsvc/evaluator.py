@@ -175,12 +175,11 @@ class Evaluator:
         return {result.task: result.score for result in self.final_test(model, rows) if result.score is not None}
 
     def _allotted(self, task_index: int, allocation: Allocation) -> Sequence[Probe]:
-        """The probes to read: all as they lie, or the first of the task's fixed order, which evaluations share."""
+        """The probes to read: the first of the task's fixed order, which evaluations share, or all of it."""
         probes = self._probes[task_index]
-        if not allocation.num_probes:
-            return probes
         order = probe_order(len(probes), seed=self._seed, task=self._tasks[task_index].name)
-        return [probes[place] for place in order[: allocation.num_probes[task_index]]]
+        count = allocation.num_probes[task_index] if allocation.num_probes else len(probes)
+        return [probes[place] for place in order[:count]]
 
     def _read(self, model: Any, probes: Sequence[Probe]) -> list[ProbeResult]:
         return teacher_forced(

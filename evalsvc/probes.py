@@ -97,9 +97,9 @@ def by_level(probes: Sequence[Probe], scores: Sequence[float]) -> tuple[tuple[in
 
 @cache
 def probe_order(num_probes: int, *, seed: int, task: str) -> tuple[int, ...]:
-    """The order in which a task's probes are read where not all of them are: drawn once a run.
+    """The order in which a task's probes are read, drawn once a run.
 
-    Probes lie sorted by difficulty; a draw makes the first n of them stand for all.
+    Probes lie sorted by difficulty; a draw makes the first n of them, read or answered several times, stand for all.
     """
     return tuple(sorted(range(num_probes), key=lambda place: derived_seed(seed, place, f"probe of {task}")))
 

@@ -89,6 +89,10 @@ class HeatEngineActor:
         plan = plan or self._keeper.keep_late_plan(step)
         return PlanReply(plan, late=late, stop=self._stop, roll_back_to=self._keeper.rollback_for(step))
 
+    async def observe_served(self, report: IntervalReport) -> None:
+        """What the workers had trained when they began to wait for a decision."""
+        self._keeper.observe_served(report)
+
     async def observe_interval(self, report: IntervalReport) -> None:
         """Workers reached a boundary."""
         self._keeper.observe_interval(report)

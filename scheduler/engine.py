@@ -19,7 +19,7 @@ from scheduler.arrays import packed, unpacked
 from scheduler.epochs import EpochCaps
 from scheduler.errors import StateError
 from scheduler.evaluation import Evaluation
-from scheduler.explain import recognitions, sentences, step_sentences
+from scheduler.explain import BROUGHT_WITHIN_BOUNDS, recognitions, sentences, step_sentences
 from scheduler.exposure import stage_exposure
 from scheduler.guards import Guarded, GuardFacts, Guards
 from scheduler.heat import HeatTracker
@@ -78,7 +78,7 @@ class HeatEngine:
         self.setup = setup
         self.index_of = {task.name: index for index, task in enumerate(setup.tasks)}
         self.prior = prior_weights(setup)
-        self.guards = Guards(setup, self.prior)
+        self._guards = (Guards(setup, self.prior, stage=1), Guards(setup, self.prior, stage=2))
         self.heat = HeatTracker(
             config=setup.mixture.heat,
             target_scores=np.array([task.target_score for task in setup.tasks]),
@@ -90,7 +90,7 @@ class HeatEngine:
         self._rules = [resolve(policy, setup) for policy in setup.stage_policies]
         self.policy_memory = self._rules[0].first_memory(len(setup.tasks))
         self._num_rows = np.array(setup.num_rows, dtype=np.float64)
-        self._epoch_caps = EpochCaps(setup)
+        self._epoch_caps = (EpochCaps(setup, stage=1), EpochCaps(setup, stage=2))
         self.served = np.zeros(len(setup.tasks))
         self.served_step = 0
         self.plan = MixturePlan(
@@ -99,7 +99,7 @@ class HeatEngine:
             effective_from_step=0,
             stage=1,
             stage_start_step=0,
-            weights=tuple(self.guards.initial(self._epochs_left(self.prior, effective_step=0)).tolist()),
+            weights=tuple(self._first_weights().tolist()),
             **stage_exposure(setup, stage=1, curriculum=self.progression.curriculum_of(1))._asdict(),
         )
         self._weights = np.array(self.plan.weights)
@@ -107,6 +107,11 @@ class HeatEngine:
         self.probes = first_probes(setup)
         self._pending: dict[int, Evaluation] = {}
         self._is_long_tail = np.array([task.tier == "long_tail" for task in setup.tasks])
+
+    @property
+    def guards(self) -> Guards:
+        """Those of the stage the latest plan is of."""
+        return self._guards[self.stages.stage - 1]
 
     def observe(self, signal: TaskSignal, *, attempt: int | None = None) -> str | None:
         """Buffer a signal for its evaluation. Returns why it was refused, or None; "" for an exact repetition.
@@ -168,11 +173,13 @@ class HeatEngine:
             weights=tuple(weighing.guarded.weights.tolist()),
             **exposure._asdict(),
         )
+        are_others = self.guards.admit(self._weights) is not self._weights
         self._weights = weighing.guarded.weights
         self.probes = self._next_probes(weighing.guarded.weights)
         tasks, step = self._task_decisions(before, weighing), weighing.step
         words = (
             *sentences(tasks, held=weighing.held),
+            *((BROUGHT_WITHIN_BOUNDS,) if are_others else ()),
             *recognitions(tasks, known),
             *step_sentences(step, self.plan.effective_from_step),
         )
@@ -295,18 +302,22 @@ class HeatEngine:
         )
 
     def _facts(self, effective_step: int) -> GuardFacts:
-        previous = self._weights
         return GuardFacts(
-            previous=previous,
+            previous=self.guards.admit(self._weights),
             progress=effective_step / self.setup.total_steps,
             overfit_evaluations=self.heat.state.overfit,
-            epochs_left=self._epochs_left(previous, effective_step=effective_step),
+            epochs_left=self._epochs_left(self._weights, effective_step=effective_step),
             frozen_tasks=self.progression.frozen_tasks,
-            max_change=self.progression.states.max_change(late_max_change=self.guards.config.late_max_change),
+            max_change=self.progression.states.max_change(late_max_change=self.guards.late_max_change),
         )
 
+    def _first_weights(self) -> NDArray[np.float64]:
+        """Of plan 0: what the first policy asks for without evidence, within bounds."""
+        asked = self._rules[0].first_weights(self.prior)
+        return self.guards.initial(asked, self._epochs_left(asked, effective_step=0))
+
     def _epochs_left(self, weights: NDArray[np.float64], *, effective_step: int) -> NDArray[np.float64]:
-        return self._epoch_caps.weights_left(
+        return self._epoch_caps[self.stages.stage - 1].weights_left(
             weights, served=self.served, served_step=self.served_step, effective_step=effective_step
         )
 

@@ -9,10 +9,10 @@ Array = NDArray[np.float64]
 
 
 class EpochCaps:
-    """The caps of one run. Stateless: what has been served is handed in."""
+    """The caps of one stage of a run. Stateless: what has been served is handed in."""
 
-    def __init__(self, setup: EngineSetup) -> None:
-        guard = setup.mixture.guards.max_epochs
+    def __init__(self, setup: EngineSetup, *, stage: int) -> None:
+        guard = setup.guards_of(stage).max_epochs
         caps = [[cap for cap in (guard, task.repetition.max_epochs) if cap is not None] for task in setup.tasks]
         self._max_samples = np.array([min(own, default=np.inf) for own in caps]) * np.array(setup.num_rows)
         self._row_weight = np.array(setup.mean_supervised_tokens or np.ones(len(setup.tasks)))

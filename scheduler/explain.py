@@ -39,6 +39,11 @@ _STATE_WORDS = {
 }
 
 
+BROUGHT_WITHIN_BOUNDS = (
+    "Floor and ceiling are others from this plan on: the weights were brought within them first, in one step."
+)
+
+
 def sentences(tasks: Sequence[TaskDecision], *, held: str | None, limit: int = 3) -> tuple[str, ...]:
     """The decision's largest moves, largest first, at most `limit`; or why nothing moved."""
     if held is not None:
@@ -97,7 +102,13 @@ def rollback_sentence(rollback: RollbackRecord) -> str:
     """Where the run goes back to, and for whose sake."""
     who = ", ".join(rollback.tasks)
     are = "are past their peaks" if len(rollback.tasks) > 1 else "is past its peak"
-    return f"{who} {are}: the run goes back to the checkpoint at step {rollback.to_step} and goes on without."
+    where = f"the checkpoint at step {rollback.to_step}" if rollback.to_step else "its beginning"
+    return f"{who} {are}: the run goes back to {where} and goes on without."
+
+
+def stays_sentence(why: str) -> str:
+    """A run that was to go back before a peak and cannot."""
+    return f"The run does not go back before the peak: {why}."
 
 
 def sentence(task: TaskDecision) -> str:

@@ -4,6 +4,9 @@ In order: an overfitting task is cooled, or frozen at its floor; floor, ceiling,
 bound the weights (exact projection, `scheduler.simplex`); the step limit bounds the change against the previous plan.
 Floor, ceiling and step limit are hard: they hold for every plan. Freeze, epoch cap and core hold are wishes: they move
 the target, and yield, as little as needed, where they would contradict each other or the step limit.
+
+Where the bounds themselves change, with a stage or a fork that has others, the old weights are first brought within the
+new floor and ceiling, in one step and no further than needed; the step limit bounds what the policy moves beyond that.
 """
 
 import math
@@ -13,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scheduler.arrays import clip
+from scheduler.debt import debt_bound
 from scheduler.errors import ConfigError
 from scheduler.setup import EngineSetup, GuardConfig
 from scheduler.simplex import project, softmax, step_towards
@@ -30,7 +34,7 @@ class GuardFacts:
     """What the guards need to know about the moment, arrays [K].
 
     Attributes:
-        previous: Weights of the plan before.
+        previous: Weights of the plan before, brought within floor and ceiling (`Guards.admit`).
         progress: Share of the run that is over when the new plan begins, in [0, 1].
         overfit_evaluations: Evaluations in a row past the held-out peak.
         epochs_left: Samples per remaining slot of the run that the epoch cap still allows; infinite without a cap.
@@ -61,14 +65,16 @@ class Guarded:
 
 
 class Guards:
-    """The guard chain of one run. Stateless: every bound is a function of the setup and the facts."""
+    """The guard chain of one stage of a run. Stateless: every bound is a function of the setup and the facts."""
 
-    def __init__(self, setup: EngineSetup, prior: Array) -> None:
-        config = setup.mixture.guards
+    def __init__(self, setup: EngineSetup, prior: Array, *, stage: int = 1) -> None:
+        config = setup.guards_of(stage)
         num_tasks = len(setup.tasks)
         floor = config.floor_ratio / num_tasks
         if config.max_exposure_gap_steps is not None:
-            floor = max(floor, _exposure_floor(config.max_exposure_gap_steps, setup))
+            own = setup.stage_guards[stage - 1].max_exposure_gap_steps
+            where = "mixture" if own is None else f"stages.{stage - 1}"
+            floor = max(floor, _exposure_floor(config.max_exposure_gap_steps, setup, where=where))
         self.config: GuardConfig = config
         self.prior = prior
         self.floor = np.full(num_tasks, floor)
@@ -76,14 +82,25 @@ class Guards:
         is_core = np.array([task.tier == "core" for task in setup.tasks])
         self.held_core: Mask = is_core if config.hold_core else np.zeros_like(is_core)
 
-    def initial(self, epochs_left: Array) -> Array:
-        """The prior within all bounds but the step limit; `epochs_left` [K] as in `GuardFacts`."""
-        return project(np.log(np.maximum(self.prior, 1e-30)), *self._bounds(epochs_left))
+    def initial(self, asked: Array, epochs_left: Array) -> Array:
+        """Weights [K] within all bounds but the step limit; `epochs_left` [K] as in `GuardFacts`."""
+        return project(np.log(np.maximum(asked, 1e-30)), *self._bounds(epochs_left))
+
+    def admit(self, weights: Array) -> Array:
+        """These weights [K] if they are within floor and ceiling, else the nearest that are."""
+        if bool(((weights >= self.floor) & (weights <= self.ceiling)).all()):
+            return weights
+        return project(np.log(np.maximum(weights, 1e-30)), self.floor, self.ceiling)
 
     def max_change(self, progress: float) -> float:
-        """Step limit in total variation at `progress` in [0, 1]; tightens linearly."""
+        """Step limit in total variation at `progress` in [0, 1]; tightens linearly, and never loosens."""
         share = min(max(progress, 0.0), 1.0)
-        return self.config.max_change + (self.config.late_max_change - self.config.max_change) * share
+        return self.config.max_change + (self.late_max_change - self.config.max_change) * share
+
+    @property
+    def late_max_change(self) -> float:
+        """Step limit at the end of the run."""
+        return min(self.config.late_max_change, self.config.max_change)
 
     def apply(self, logits: Array, facts: GuardFacts) -> Guarded:
         """Bound the weights a policy asks for (unnormalised log-probabilities [K])."""
@@ -100,8 +117,8 @@ class Guards:
             (7, lowered),
             (6, lowered & (upper < self.ceiling)),
             (5, raised),
-            (4, raised & (lower > self.floor)),
             (3, cooled),
+            (4, (raised | (cooled & (bounded <= lower + _ROUNDING))) & (lower > self.floor)),
             (2, facts.frozen_tasks),
             (1, np.abs(weights - bounded) > _VISIBLE),
         ):
@@ -121,16 +138,19 @@ class Guards:
         return np.minimum(self.floor + wish * granted, upper), upper
 
 
-def _exposure_floor(max_gap_steps: int, setup: EngineSetup) -> float:
+def _exposure_floor(max_gap_steps: int, setup: EngineSetup, *, where: str) -> float:
     """Weight that brings a sample in any `max_gap_steps` steps in a row.
 
-    The stream serves a task within less than one sample of its cumulative share, so a window may lack nearly two.
+    The stream serves a task less than one sample ahead of its cumulative share and less than `debt_bound` behind it,
+    whatever the plans, so a window may lack nearly the sum of both.
     """
-    floor = 2.0 / (max_gap_steps * setup.global_batch_size)
-    num_tasks = len(setup.tasks)
+    num_tasks, batch_size = len(setup.tasks), setup.global_batch_size
+    most_lacking = 1.0 + debt_bound(num_tasks)
+    floor = most_lacking / (max_gap_steps * batch_size)
     if floor * num_tasks > 1.0:
+        least = math.ceil(most_lacking * num_tasks / batch_size)
         raise ConfigError(
-            f"mixture.guards.max_exposure_gap_steps: {max_gap_steps} cannot be kept with {num_tasks} tasks and batches "
-            f"of {setup.global_batch_size}: set it to {math.ceil(2 * num_tasks / setup.global_batch_size)} or more"
+            f"{where}.guards.max_exposure_gap_steps: {max_gap_steps} cannot be kept with {num_tasks} tasks and batches "
+            f"of {batch_size}: set it to {least} or more"
         )
     return floor

@@ -8,7 +8,7 @@ For every task (formulas vectorised over tasks; y score, n probes, all component
                    support(z) = clip(z - 1, 0, 1): nothing below one standard error, all of it from two on
     variance   v = cv / (1 + cv),  cv = sqrt(mean within-probe variance) / mean sampled score
     rejection  r = (rejected + k·pooled) / (reviewed + k): Beta-shrunk to the rate of all tasks; a verdict of a person
-                   counts `human_review_weight` times
+                   counts `human_review_weight` times, and half of that `human_half_life_evaluations` later
     gap        g = clip((target - level) / target, 0, 1)
     heat       h = weighted mean of the components, smoothed with a half-life, and discounted towards the mean heat
                    while no new signal comes
@@ -39,7 +39,10 @@ Mask = NDArray[np.bool_]
 
 @dataclass(slots=True)
 class HeatState:
-    """Per-task memory, arrays [K]. Losses are nats per supervised token; counts are evaluations."""
+    """Per-task memory, arrays [K]. Losses are nats per supervised token; counts are evaluations.
+
+    `people_rejected`, `people_reviewed`: verdicts of people, aged; `told_*`: all that there were at the last signal.
+    """
 
     decay: Array
     variance: Array
@@ -56,6 +59,10 @@ class HeatState:
     best_loss_step: Array
     rejected: Array
     reviewed: Array
+    people_rejected: Array
+    people_reviewed: Array
+    told_rejected: Array
+    told_reviewed: Array
     overfit: Array
 
     @classmethod
@@ -124,9 +131,10 @@ class HeatTracker:
         state.variance = choose(spread / (1.0 + spread), state.variance)
         state.format_compliance = choose(evaluation["format_compliance"], state.format_compliance)
 
+        self._age_verdicts(evaluation)
         people = self.config.human_review_weight
-        rejected = evaluation["num_rejected"] + people * evaluation["num_human_rejected"]
-        reviewed = evaluation["num_reviewed"] + people * evaluation["num_human_reviewed"]
+        rejected = evaluation["num_rejected"] + people * state.people_rejected
+        reviewed = evaluation["num_reviewed"] + people * state.people_reviewed
         state.rejected = choose(rejected, state.rejected)
         state.reviewed = choose(reviewed, state.reviewed)
         all_reviewed = float(state.reviewed.sum())
@@ -138,6 +146,16 @@ class HeatTracker:
         gap = clip((self.target_scores - level) / self.target_scores, 0.0, 1.0)
         state.gap = choose(gap, state.gap)
         self._decay(evaluation, level)
+
+    def _age_verdicts(self, evaluation: Evaluation) -> None:
+        """What people found of an older model counts for less; in one task as in the other, measured or not."""
+        state, choose = self.state, evaluation.choice()
+        keep = 0.5 ** (1.0 / self.config.human_half_life_evaluations)
+        for kind in ("rejected", "reviewed"):
+            told, all_told = getattr(state, f"told_{kind}"), evaluation[f"num_human_{kind}"]
+            newest = choose(np.maximum(all_told - told, 0.0), np.zeros_like(told))
+            setattr(state, f"people_{kind}", keep * getattr(state, f"people_{kind}") + newest)
+            setattr(state, f"told_{kind}", choose(all_told, told))
 
     def _decay(self, evaluation: Evaluation, level: Array) -> None:
         state, trend, choose = self.state, self.trend, evaluation.choice()

@@ -147,6 +147,11 @@ class HeatKeeper:
             self._write(LateRecord(step=step, awaited_step=awaited, kept_version=plan.version))
         return plan
 
+    def observe_served(self, report: IntervalReport) -> None:
+        """Workers reached a boundary and wait for the decision on it: what they have trained (`sync` mode)."""
+        if report.attempt == self.memory.attempt and report.step > self.memory.served_step:
+            self._write(self.memory.observe_served(report))
+
     def observe_interval(self, report: IntervalReport) -> None:
         """Workers reached a boundary and apply `report.plan_version` from there on."""
         if report.attempt != self.memory.attempt or report.step <= self.memory.last_interval_step:

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from scheduler.engine import HeatEngine
 from scheduler.errors import LedgerError, ReplayMismatchError
+from scheduler.explain import stays_sentence
 from scheduler.plan import MixturePlan
 from scheduler.records import (
     SCHEMA_VERSION,
@@ -30,6 +31,7 @@ from scheduler.records import (
     RollbackRecord,
     RunRecord,
     SelectionRecord,
+    ServedRecord,
     SignalRecord,
     SkippedRecord,
     StageRecord,
@@ -40,6 +42,8 @@ from scheduler.setup import EngineSetup
 from scheduler.signals import IntervalReport, TaskSignal
 
 _KEPT_CHECKPOINTS = 16
+_PEAK_SLACK_EVALUATIONS = 4
+"""A peak lies `overfit_patience` evaluations back, and a few more under lag or where the loss wavered."""
 _KEPT_PLANS = 8
 
 
@@ -59,6 +63,7 @@ class RunMemory:
         self.attempt = -1
         self.plans: list[MixturePlan] = [self.engine.plan]
         self.last_interval_step = -1
+        self.served_step = -1
         self.decided_step = -1
         self.skipped_steps: set[int] = set()
         self.late_step = -1
@@ -67,6 +72,7 @@ class RunMemory:
         self.rollback: RollbackRecord | None = None
         self.refused: set[RefusedRecord] = set()
         self.selection: dict[int, dict[str, float]] = {}
+        self._taken_out: dict[int, tuple[str, ...]] = {}
         self._checkpoints: dict[int, _Checkpoint] = {}
 
     def fold(self, record: Record) -> None:
@@ -99,6 +105,8 @@ class RunMemory:
                 return record if refusal is None else RefusedRecord(signal.task, signal.step, refusal)
             case DecisionRecord(plan=plan):
                 return self.decide(plan.source_step)
+            case ServedRecord(report=report):
+                return self.observe_served(report)
             case IntervalRecord(report=report):
                 return self.observe_interval(report)
             case CheckpointRecord(step=step):
@@ -162,9 +170,11 @@ class RunMemory:
             self.engine.drop_pending()
             self.plans = list(checkpoint.plans)
         self.engine.progression.freeze(frozen)
+        if frozen:
+            self._taken_out[step] = tuple(frozen)
         self._checkpoints = {at: state for at, state in self._checkpoints.items() if at <= step}
         self.decided_step = self.engine.plan.source_step
-        self.last_interval_step = -1 if checkpoint is None else step
+        self.last_interval_step = self.served_step = -1 if checkpoint is None else step
         self.skipped_steps, self.refused = set(), set()
         self.selection = {at: scores for at, scores in self.selection.items() if at <= step}
         self.late_step = -1
@@ -201,26 +211,47 @@ class RunMemory:
         """Let the engine decide and remember the plan until it is superseded; `due` is to be written next."""
         decision, stage = self.engine.decide(source_step)
         self.due = [] if stage is None else [stage]
-        self._go_back_for(decision)
+        decision = self._going_back_for(decision)
         self.plans = [*self.plans, self.engine.plan][-_KEPT_PLANS:]
         self.decided_step = source_step
         self.refused = set()
         return decision
 
-    def _go_back_for(self, decision: DecisionRecord) -> None:
-        """Have the run go back before the peak of the tasks just frozen, if it is to and has a checkpoint there."""
-        if not decision.frozen or self.setup.mixture.guards.overfit_action != "roll_back":
-            return
+    def _going_back_for(self, decision: DecisionRecord) -> DecisionRecord:
+        """Have the run go back before the peak of the tasks just frozen, if it is to; the decision says if it cannot.
+
+        Without a checkpoint that old it begins anew, but for a fork, which has no beginning of its own.
+        """
+        if not decision.frozen or self.setup.guards_of(decision.plan.stage).overfit_action != "roll_back":
+            return decision
         peak = min(freeze.best_step for freeze in decision.frozen)
-        to_step = max((step for step in self._checkpoints if step <= peak), default=None)
-        if to_step is not None:
-            tasks = tuple(freeze.task for freeze in decision.frozen)
-            self.rollback = RollbackRecord(decision.plan.source_step, to_step, tasks)
-            self.due.append(self.rollback)
+        begins = [] if self.forked_step else [0]
+        to_step = max((step for step in (*begins, *self._checkpoints) if step <= peak), default=None)
+        if decision.plan.effective_from_step >= self.setup.total_steps:
+            return _with_sentence(decision, stays_sentence("it is over before it could"))
+        if to_step is None:
+            return _with_sentence(decision, stays_sentence(f"it has no checkpoint of step {peak} or before"))
+        self.rollback = RollbackRecord(
+            decision.plan.source_step, to_step, tuple(freeze.task for freeze in decision.frozen)
+        )
+        self.due.append(self.rollback)
+        return decision
 
     def tasks_gone_back_for(self, step: int) -> tuple[str, ...]:
-        """Tasks to take out where a group begins at `step`: not after the checkpoint that the run is to go back to."""
-        return self.rollback.tasks if self.rollback is not None and step <= self.rollback.to_step else ()
+        """Tasks to take out where a group begins at `step`: for whom the run goes, or went, back to there or beyond.
+
+        The checkpoint there was taken before they were.
+        """
+        gone_back = [tasks for to_step, tasks in self._taken_out.items() if to_step >= step]
+        if self.rollback is not None and step <= self.rollback.to_step:
+            gone_back.append(self.rollback.tasks)
+        return tuple(dict.fromkeys(task for tasks in gone_back for task in tasks))
+
+    def observe_served(self, report: IntervalReport) -> ServedRecord:
+        """What has been trained, told before the decision that the workers wait for."""
+        self.engine.observe_interval(report)
+        self.served_step = report.step
+        return ServedRecord(report)
 
     def observe_interval(self, report: IntervalReport) -> IntervalRecord:
         """Workers reached a boundary. Raises LedgerError when they train under a plan that this run did not make."""
@@ -228,8 +259,9 @@ class RunMemory:
         if plan is None:
             versions = [plan.version for plan in self.plans]
             raise LedgerError(f"step {report.step} begins under plan {report.plan_version}; the latest are {versions}")
-        self.engine.observe_interval(report)
-        self.last_interval_step = report.step
+        if self.served_step < report.step:
+            self.engine.observe_interval(report)
+        self.last_interval_step = self.served_step = report.step
         age = report.step - plan.source_step if plan.source_step >= 0 else report.step
         return IntervalRecord(report=report, staleness_steps=age)
 
@@ -243,12 +275,22 @@ class RunMemory:
         Who goes on from it has those evaluated anew.
         """
         taken = _Checkpoint({**self.engine.state_dict(), "pending": []}, tuple(self.plans))
-        self._checkpoints = dict([*self._checkpoints.items(), (step, taken)][-_KEPT_CHECKPOINTS:])
+        self._checkpoints = dict([*self._checkpoints.items(), (step, taken)][-self._num_kept :])
         return taken.engine
+
+    @property
+    def _num_kept(self) -> int:
+        """Checkpoints to know: all that the run might be gone on with, or go back to for a task past its peak."""
+        patience = [one.overfit_patience for one in self.setup.stages_guards if one.overfit_action == "roll_back"]
+        return max(_KEPT_CHECKPOINTS, 1 + max(patience, default=0) + _PEAK_SLACK_EVALUATIONS)
 
     def plan_in_force(self, step: int) -> MixturePlan:
         """Newest plan whose effective step has come."""
         return max((plan for plan in self.plans if plan.effective_from_step <= step), key=lambda plan: plan.version)
+
+
+def _with_sentence(decision: DecisionRecord, sentence: str) -> DecisionRecord:
+    return dataclasses.replace(decision, sentences=(*decision.sentences, sentence))
 
 
 def _compare(recorded: Record, recomputed: Record | None) -> None:

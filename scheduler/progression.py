@@ -20,7 +20,7 @@ from scheduler.errors import StateError
 from scheduler.evaluation import Evaluation
 from scheduler.heat import HeatState
 from scheduler.records import Freeze, LevelMove
-from scheduler.setup import EngineSetup
+from scheduler.setup import EngineSetup, GuardConfig
 from scheduler.stages import StageMachine
 from scheduler.states import StateMachine, StateName
 
@@ -68,10 +68,9 @@ class Progression:
         curriculum = self.curriculum_of(stages.stage)
         progress = effective_step / self._setup.total_steps
         levels = () if curriculum is None else curriculum.observe(evaluation, progress=progress)
-        return Step(state, levels, self._freeze(evaluation, heat))
+        return Step(state, levels, self._freeze(evaluation, heat, self._setup.guards_of(stages.stage)))
 
-    def _freeze(self, evaluation: Evaluation, heat: HeatState) -> tuple[Freeze, ...]:
-        guards = self._setup.mixture.guards
+    def _freeze(self, evaluation: Evaluation, heat: HeatState, guards: GuardConfig) -> tuple[Freeze, ...]:
         if guards.overfit_action == "cool":
             return ()
         past = (heat.overfit >= guards.overfit_patience) & evaluation.measured & ~self.frozen_tasks
@@ -89,7 +88,7 @@ class Progression:
 
     def freeze(self, tasks: Collection[str]) -> None:
         """Take these tasks out, as `observe` would: a part of the run that was gone back on shows that they overfit."""
-        if self._setup.mixture.guards.overfit_action != "cool":
+        if self._setup.freezes:
             self.frozen_tasks = self.frozen_tasks | np.array([name in tasks for name in self._names])
 
     def state_dict(self) -> dict[str, Any]:
@@ -122,6 +121,6 @@ class Progression:
             kept["states"] = {**state["states"], "state": mine["states"]["state"]}
         if self.curriculum is None or state["curriculum"] is None:
             kept["curriculum"] = mine["curriculum"]
-        if self._setup.mixture.guards.overfit_action == "cool":
+        if not self._setup.freezes:
             kept["frozen_tasks"] = []
         return kept

@@ -185,6 +185,16 @@ class RollbackRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class ServedRecord:
+    """In `sync` mode: what had been trained when the evaluation at `report.step` was about to be decided on.
+
+    The workers hear of their next plan after it; the interval record that follows says the same under that plan.
+    """
+
+    report: IntervalReport
+
+
+@dataclass(frozen=True, slots=True)
 class IntervalRecord:
     """Workers reached a boundary. `staleness_steps` is the age of the evaluation behind the plan now in force."""
 
@@ -265,6 +275,7 @@ Record = (
     | DecisionRecord
     | StageRecord
     | RollbackRecord
+    | ServedRecord
     | IntervalRecord
     | LateRecord
     | SkippedRecord

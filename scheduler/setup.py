@@ -27,6 +27,7 @@ class HeatConfig(ConfigModel):
     The four weights are relative; a weight of 0 switches its component off.
 
     Attributes:
+        human_half_life_evaluations: In which a person's verdict comes to count half: it is of an older model then.
         stall_horizon_ratio: Exposure over which progress is projected, as a share of a task's in the whole run.
         stall_full_reach: Share of its loss or gap that the projected exposure must take away for full learnability.
         stall_patience_ratio: Share of a task's exposure in the whole run before it is judged.
@@ -41,6 +42,7 @@ class HeatConfig(ConfigModel):
     stale_half_life_evaluations: float = Field(default=4.0, gt=0)
     rejection_prior_reviews: FiniteFloat = Field(default=8.0, gt=0)
     human_review_weight: FiniteFloat = Field(default=5.0, ge=0)
+    human_half_life_evaluations: float = Field(default=5.0, gt=0)
     stall_horizon_ratio: float = Field(default=0.5, gt=0, le=10)
     stall_full_reach: float = Field(default=0.2, gt=0, le=1)
     stall_patience_ratio: float = Field(default=0.2, ge=0, le=1)
@@ -80,7 +82,7 @@ class GuardConfig(ConfigModel):
         max_exposure_gap_steps: Raises the floor so that every task is seen at least once in so many steps in a row.
         ceiling: Greatest weight of a task.
         max_change: Greatest total-variation distance between consecutive plans at the start of the run.
-        late_max_change: The same at the end of the run; linear in between.
+        late_max_change: The same at the end of the run, `max_change` at most; linear in between.
     """
 
     hold_core: bool = True
@@ -94,6 +96,26 @@ class GuardConfig(ConfigModel):
     ceiling: float = Field(default=0.75, gt=0, le=1)
     max_change: float = Field(default=0.12, gt=0, le=1)
     late_max_change: float = Field(default=0.04, gt=0, le=1)
+
+
+class StageGuards(ConfigModel):
+    """A stage's own guards; null: as in `mixture.guards`, where each is explained."""
+
+    hold_core: bool | None = None
+    max_epochs: float | None = Field(default=None, gt=0)
+    overfit_patience: int | None = Field(default=None, ge=1)
+    overfit_tolerance: float | None = Field(default=None, ge=0)
+    overfit_cooling: float | None = Field(default=None, gt=0, le=1)
+    overfit_action: Literal["cool", "freeze", "roll_back"] | None = None
+    floor_ratio: float | None = Field(default=None, ge=0, lt=1)
+    max_exposure_gap_steps: int | None = Field(default=None, ge=1)
+    ceiling: float | None = Field(default=None, gt=0, le=1)
+    max_change: float | None = Field(default=None, gt=0, le=1)
+    late_max_change: float | None = Field(default=None, gt=0, le=1)
+
+    def over(self, guards: GuardConfig) -> GuardConfig:
+        """The run's guards with this stage's own in their places."""
+        return guards.model_copy(update=self.model_dump(exclude_none=True))
 
 
 class MixtureConfig(ConfigModel):
@@ -229,6 +251,7 @@ class EngineSetup(ConfigModel):
         stage_policies: Policy of stage 1 and of stage 2.
         stage_arrangements: Context arrangement of stage 1 and of stage 2.
         stage_difficulty: Difficulty window of stage 1 and of stage 2; None: every level.
+        stage_guards: What stage 1 and stage 2 have of their own among the guards (`guards_of`).
         level_sizes: Training rows per task and difficulty level, easiest first; empty for a run without difficulty
             windows, whose tasks each are one pool of rows.
         mean_supervised_tokens: Of a training row, per task; empty where weights are shares of samples.
@@ -245,6 +268,7 @@ class EngineSetup(ConfigModel):
     stage_policies: tuple[Policy, Policy]
     stage_arrangements: tuple[Arrangement, Arrangement] = (Arrangement(), Arrangement())
     stage_difficulty: tuple[DifficultyWindow | None, DifficultyWindow | None] = (None, None)
+    stage_guards: tuple[StageGuards, StageGuards] = (StageGuards(), StageGuards())
     level_sizes: tuple[tuple[int, ...], ...] = ()
     mean_supervised_tokens: tuple[float, ...] = ()
     num_probes: tuple[int, ...] = ()
@@ -269,11 +293,14 @@ class EngineSetup(ConfigModel):
                 f"it has {len(self.mean_supervised_tokens)} for {len(names)} tasks weighted by "
                 f"{self.mixture.weight_unit}"
             )
-        if by_token and self.mixture.guards.max_exposure_gap_steps is not None:
-            raise ValueError(
-                "mixture.guards.max_exposure_gap_steps bounds samples and cannot be kept by weights of tokens; "
-                "leave one of it and mixture.weight_unit: tokens out"
-            )
+        for own, guards in zip(
+            ("mixture", "stages.0", "stages.1"), (self.mixture.guards, *self.stage_guards), strict=True
+        ):
+            if by_token and guards.max_exposure_gap_steps is not None:
+                raise ValueError(
+                    f"{own}.guards.max_exposure_gap_steps bounds samples and cannot be kept by weights of tokens; "
+                    "leave one of it and mixture.weight_unit: tokens out"
+                )
         return self
 
     @model_validator(mode="after")
@@ -311,6 +338,20 @@ class EngineSetup(ConfigModel):
                 "run; freeze later, or end stage 1 sooner"
             )
         return self
+
+    def guards_of(self, stage: int) -> GuardConfig:
+        """The guards of stage 1 or 2."""
+        return self.stage_guards[stage - 1].over(self.mixture.guards)
+
+    @property
+    def stages_guards(self) -> tuple[GuardConfig, ...]:
+        """The guards of every stage that the run may come to."""
+        return tuple(map(self.guards_of, (1,) if self.boundary is None else (1, 2)))
+
+    @property
+    def freezes(self) -> bool:
+        """Whether a task past its held-out peak may be taken out for good, in any stage."""
+        return any(guards.overfit_action != "cool" for guards in self.stages_guards)
 
     @property
     def total_capacity(self) -> int | None:

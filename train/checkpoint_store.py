@@ -120,9 +120,9 @@ class CheckpointStore:
             self._uploader.submit(Staged(manifest.step, folder))
 
     def remove_after(self, step: int) -> bool:
-        """Remove the checkpoints after `step`; False, and none is removed, where none would be left."""
+        """Remove the checkpoints after `step`; False, and none is removed, where none is as old as a step above 0."""
         steps = self.steps()
-        if not any(at <= step for at in steps):
+        if step > 0 and not any(at <= step for at in steps):
             return False
         for at in steps:
             if at > step:

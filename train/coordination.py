@@ -70,8 +70,12 @@ class Coordinator(Protocol):
         """The weights of `step` are the result."""
         ...
 
+    def report_served(self, report: IntervalReport) -> None:
+        """Tell the engine what has been trained, before it decides on the snapshot that is published next (`sync`)."""
+        ...
+
     def report(self, report: IntervalReport) -> None:
-        """Tell the engine what has been trained."""
+        """Tell the engine what has been trained, and the plan in force from here on."""
         ...
 
     def checkpoint(self, step: int) -> dict[str, Any]:

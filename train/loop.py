@@ -11,6 +11,7 @@ The loop knows nothing of evaluation or Ray actors: it talks through `train.coor
 import os
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -91,7 +92,7 @@ class Worker:
         self.coordinator: Coordinator | None = job.coordinator.open() if self.rank == 0 else None
         self.checkpoints = CheckpointStore(
             job.checkpoints,
-            keep=num_kept(job.train, job.setup.mixture.guards),
+            keep=num_kept(job.train, job.setup.stages_guards),
             pinned=job.train.checkpoint_at,
             staging=job.staging,
             journal=job.journal,
@@ -158,7 +159,7 @@ class Worker:
         elif not stopping:
             if self.coordinator is not None and self.job.setup.mode != "async":
                 self.coordinator.settle()  # the last evaluation stands before the last report, as every other does
-            self._report_interval()
+            self._report_interval(self._interval_report())
             self._publish(for_selection=self.keeping.selects)
         if not stopping:
             self._export()
@@ -191,10 +192,13 @@ class Worker:
         """Everything that happens between two intervals; returns why to stop here, or nothing."""
         stop = ""
         if self.step != self.resumed_step:
+            report = self._interval_report()
             if self.job.setup.mode == "sync":
+                if self.coordinator is not None and report is not None:
+                    self.coordinator.report_served(report)
                 self._publish(for_selection=self.keeping.selects and self._checkpoint_is_due)
             stop = self._receive_plan()
-            self._report_interval()
+            self._report_interval(report)
             notices = self.keeping.hear()
             stop = "storage_lost" if notices.storage_is_lost else stop or self._hands_over()
             asked = stop or self.keeping.asks_for_checkpoint(notices)
@@ -256,29 +260,33 @@ class Worker:
         self.stream.follow(self.plan)
         return ending
 
-    def _report_interval(self) -> None:
+    def _interval_report(self) -> IntervalReport | None:
+        """What all ranks have trained since the last boundary, on rank 0; every rank takes part."""
         totals, gradients = self.stepper.tally.gather(), self.influence.gather()
         self.tokens += np.array(totals.tokens, dtype=np.int64)
         self.sequence_hash = add_hashes(self.sequence_hash, totals.sequence_hash)
-        if self.coordinator is not None:
-            learnt = zip(totals.loss, totals.learnt_tokens, strict=True)
-            losses = (loss / count if count else None for loss, count in learnt)
-            self.coordinator.report(
-                IntervalReport(
-                    attempt=self.attempt,
-                    step=self.step,
-                    plan_version=self.plan.version,
-                    num_samples=tuple(self.stream.num_samples.tolist()),
-                    num_tokens=tuple(self.tokens.tolist()),
-                    train_loss=tuple(losses),
-                    sequence_hash=self.sequence_hash,
-                    num_arranged=self._num_arranged(),
-                    num_own_answers=self.stepper.num_own_answers,
-                    skipped_steps=self.stepper.skipped.take(),
-                    num_halvings=self.stepper.num_halvings,
-                    gradients=gradients,
-                )
-            )
+        if self.coordinator is None:
+            return None
+        learnt = zip(totals.loss, totals.learnt_tokens, strict=True)
+        return IntervalReport(
+            attempt=self.attempt,
+            step=self.step,
+            plan_version=self.plan.version,
+            num_samples=tuple(self.stream.num_samples.tolist()),
+            num_tokens=tuple(self.tokens.tolist()),
+            train_loss=tuple(loss / count if count else None for loss, count in learnt),
+            sequence_hash=self.sequence_hash,
+            num_arranged=self._num_arranged(),
+            num_own_answers=self.stepper.num_own_answers,
+            skipped_steps=self.stepper.skipped.take(),
+            num_halvings=self.stepper.num_halvings,
+            gradients=gradients,
+        )
+
+    def _report_interval(self, report: IntervalReport | None) -> None:
+        """Rank 0 hands in the report, under the plan that is in force from here on."""
+        if self.coordinator is not None and report is not None:
+            self.coordinator.report(replace(report, plan_version=self.plan.version))
 
     def _num_arranged(self) -> tuple[int, int, int]:
         single, chain, contrast = self.stepper.num_arranged.tolist()

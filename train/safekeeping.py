@@ -8,7 +8,7 @@ Every rank has one; rank 0, which has the coordinator, writes, and the others ta
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +34,15 @@ _PEAK_SLACK_EVALUATIONS = 2
 """A peak lies `overfit_patience` evaluations back, and one or two more under lag or where the loss wavered."""
 
 
-def num_kept(train: TrainConfig, guards: GuardConfig) -> int:
-    """How many of the newest checkpoints stay: also those that a run may go back to for a task past its peak."""
-    if guards.overfit_action != "roll_back":
+def num_kept(train: TrainConfig, guards: Iterable[GuardConfig]) -> int:
+    """How many of the newest checkpoints stay: also those that a run may go back to for a task past its peak.
+
+    `guards` are those of every stage.
+    """
+    patience = [one.overfit_patience for one in guards if one.overfit_action == "roll_back"]
+    if not patience:
         return train.keep_checkpoints
-    reach = guards.overfit_patience + _PEAK_SLACK_EVALUATIONS
+    reach = max(patience) + _PEAK_SLACK_EVALUATIONS
     return max(train.keep_checkpoints, 1 + math.ceil(reach / train.checkpoint_every_intervals))
 
 
@@ -92,7 +96,7 @@ class Safekeeping:
     def go_back(self, to_step: int, step: int) -> bool:
         """Remove the checkpoints after `to_step`, so that the next group begins there; rank 0 only.
 
-        Returns False, and has the ledger say so, where no checkpoint is left that old.
+        At step 0 it begins anew. Returns False, and has the ledger say so, where no checkpoint is left that old.
         """
         assert self._coordinator is not None
         self._drain(self._config.storage_patience_s)

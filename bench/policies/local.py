@@ -193,6 +193,10 @@ class _Outside:
         self.scores[split] = self.evaluator.scores(self.model, rows)
         return fmean(self.scores[split].values())
 
+    def report_served(self, report: IntervalReport) -> None:
+        if self.keeper is not None:
+            self.keeper.observe_served(report)
+
     def report(self, report: IntervalReport) -> None:
         if self.keeper is not None:
             self.keeper.observe_interval(report)

@@ -38,6 +38,7 @@ from scheduler.records import (
     RollbackRecord,
     RunRecord,
     SelectionRecord,
+    ServedRecord,
     SignalRecord,
     SkippedRecord,
     StageRecord,
@@ -172,6 +173,8 @@ class RunHistory:
                 self._decision(record)
             case IntervalRecord():
                 self._boundary(record)
+            case ServedRecord():
+                pass  # the interval record that follows says it again
             case EndRecord():
                 self.end = record
                 self._happened(record.step, "end", f"The run ended at step {record.step}: {record.reason}.")

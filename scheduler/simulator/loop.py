@@ -25,6 +25,7 @@ from scheduler.records import (
     IntervalRecord,
     Record,
     RunRecord,
+    ServedRecord,
     SignalRecord,
 )
 from scheduler.setup import EngineSetup
@@ -137,6 +138,9 @@ class _Run:
     def _boundary(self, step: int) -> None:
         truth = self.learner.truth()
         if self.setup.mode == "sync":
+            served = self._interval_report(step, truth)
+            self.engine.observe_interval(served)
+            self._record(ServedRecord(served))
             shown = self._evaluate(step, truth)
             self._take_plan(step)
             self._report(step, truth)
@@ -183,9 +187,9 @@ class _Run:
         shown = {signal.task: signal.score for signal in signals}
         return np.array([shown.get(name, np.nan) for name in self.learner.names])
 
-    def _report(self, step: int, truth: Truth) -> None:
+    def _interval_report(self, step: int, truth: Truth) -> IntervalReport:
         losses = zip(truth.train_loss.tolist(), self.last_counts.tolist(), strict=True)
-        report = IntervalReport(
+        return IntervalReport(
             attempt=0,
             step=step,
             plan_version=self.plan.version,
@@ -194,7 +198,11 @@ class _Run:
             train_loss=tuple(loss if count else None for loss, count in losses),
             sequence_hash=0,
         )
-        self.engine.observe_interval(report)
+
+    def _report(self, step: int, truth: Truth) -> None:
+        report = self._interval_report(step, truth)
+        if self.setup.mode != "sync" or step == self.setup.total_steps:
+            self.engine.observe_interval(report)
         age = step - self.plan.source_step if self.plan.source_step >= 0 else step
         self._record(IntervalRecord(report=report, staleness_steps=age))
 

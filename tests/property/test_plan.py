@@ -12,7 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from scheduler.debt import debt_bound
 from scheduler.engine import HeatEngine
+from scheduler.explain import BROUGHT_WITHIN_BOUNDS
 from scheduler.keeper import HeatKeeper
 from scheduler.ledger import read_ledger
 from scheduler.policy_config import AioliPolicy, HeatPolicy
@@ -40,7 +42,7 @@ train_losses = st.none() | st.sampled_from([math.nan, math.inf, -1.0, 0.0, 5e-32
 
 @st.composite
 def guard_settings(draw: st.DrawFn, *, num_tasks: int, batch_size: int) -> dict[str, Any]:
-    least_gap = math.ceil(2 * num_tasks / batch_size)
+    least_gap = math.ceil((1.0 + debt_bound(num_tasks)) * num_tasks / batch_size)
     return {
         "hold_core": draw(st.booleans()),
         "max_epochs": draw(st.none() | st.floats(1e-6, 100)),
@@ -66,6 +68,7 @@ def setups(draw: st.DrawFn) -> EngineSetup:
         name: {"tier": draw(tiers), "base_weight": draw(weights), "target_score": draw(st.floats(1e-9, 1))}
         for name in names
     }
+    bounds = guard_settings(num_tasks=size, batch_size=batch_size)
     cards[names[0]]["base_weight"] = draw(st.sampled_from([1e-300, 1.0, 1e300]))
     return setup(
         names,
@@ -76,7 +79,8 @@ def setups(draw: st.DrawFn) -> EngineSetup:
         policies=draw(st.tuples(st.sampled_from(POLICIES), st.sampled_from(POLICIES))),
         boundary=draw(st.sampled_from([None, {"type": "step", "step": 60}, {"type": "capability", "over": "worst"}])),
         mode=draw(st.sampled_from(["lag1", "sync", "async"])),
-        guards=draw(guard_settings(num_tasks=size, batch_size=batch_size)),
+        guards=draw(bounds),
+        stage_guards=draw(st.tuples(*[st.just({}) | bounds] * 2)),
         heat={
             "stall_patience_ratio": 0.0,
             "half_life_evaluations": draw(st.sampled_from([1e-9, 1.0, 1e9])),
@@ -124,7 +128,7 @@ def _is_sound(field: Any, value: Any) -> bool:
 
 
 def assert_sound(engine: HeatEngine, before: tuple[float, ...]) -> None:
-    weights, old = np.array(engine.plan.weights), np.array(before)
+    weights, old = np.array(engine.plan.weights), engine.guards.admit(np.array(before))
     assert np.isfinite(weights).all()
     assert abs(weights.sum() - 1.0) <= 1e-12
     assert np.all(weights >= engine.guards.floor)
@@ -140,7 +144,8 @@ def assert_explained(decision: DecisionRecord, engine: HeatEngine) -> None:
     assert all(sentence.endswith(".") and "nan" not in sentence for sentence in decision.sentences)
     if decision.held is not None:
         assert decision.sentences[0] == f"Weights kept: {decision.held}."
-        assert all(task.weight_after == task.weight_before for task in decision.tasks)
+        kept = all(task.weight_after == task.weight_before for task in decision.tasks)
+        assert kept != (BROUGHT_WITHIN_BOUNDS in decision.sentences)
     elif not isinstance(policy, HeatPolicy | AioliPolicy):
         assert all(task.driver for task in decision.tasks)
         moved = [task for task in decision.tasks if abs(task.weight_after - task.weight_before) >= 0.005]

@@ -7,7 +7,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from train.stream.apportion import ONE, apportion_block, apportion_step, debt_bound, to_units
+from scheduler.debt import debt_bound
+from train.stream.apportion import ONE, apportion_block, apportion_step, to_units
 from train.stream.batch import sequence_hash, slots_hash
 from train.stream.mixture import MixtureStream
 

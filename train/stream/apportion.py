@@ -19,7 +19,7 @@ windows can be met, and earliest deadline first, which is optimal for unit jobs,
 When the plan changes, remainders are carried. Debts stay > -1 whatever the plans (nothing is served at q <= 0).
 They stay < 1 unless a new plan turns away from tasks that are ahead: then the others are together owed more than
 the batch holds. Even so every debt stays below max(1, H(K // 2)), H the harmonic number, K the number of tasks,
-whatever the plans; see `debt_bound`. Under a lasting plan the backlog is gone once every task that was ahead has
+whatever the plans; see `scheduler.debt`. Under a lasting plan the backlog is gone once every task that was ahead has
 been caught up by its target; a task of weight 0 never is, so what it was served beyond its target stays owed to the
 others.
 
@@ -79,21 +79,6 @@ def read_weights(weights: np.ndarray | Sequence[float], *, num_tasks: int, one: 
     if abs(total - 1.0) > _SUM_TOLERANCE:
         raise ConfigError(f"weights sum to {total!r}; normalise them to sum to one")
     return to_units(values, one=one)
-
-
-def debt_bound(num_tasks: int) -> float:
-    """No debt ever reaches this many samples, whatever the sequence of plans.
-
-    Proof. Let A(j) be the mean of the j largest debts after a step. After a step that serves all that is due, debts
-    lie in (-1, 1) and sum to zero: A(j) < min(1, (K-j)/j). In any other step the largest quota is served, sample by
-    sample; let S be the j largest debts afterwards and U the u tasks outside S that were served. If u = 0, A(j) did not
-    rise. Otherwise S and U together gained at most B and were served B, and each of U ended at most 1 below the top of
-    S (it was the largest when served), so A(j) <= A'(j+u) + u/(j+u), A' being the means before. As
-    u/(j+u) <= 1/(j+1) + ... + 1/(j+u), unrolling to the last step that served all that was due gives
-    A(1) < max over j of min(1, (K-j)/j) + H(j) - 1, which is largest at j = K // 2. (The harmonic growth is that of the
-    cup emptying game. A searching adversary reached 1.44 of 1.5 samples at K = 4, 3.7 of 4.5 at 100.)
-    """
-    return max(1.0, float(np.sum(1.0 / np.arange(1, num_tasks // 2 + 1))))
 
 
 def apportion_step(debts: np.ndarray, rates: np.ndarray) -> np.ndarray:

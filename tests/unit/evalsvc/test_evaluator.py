@@ -11,7 +11,7 @@ import torch
 
 from evalsvc.config import EvaluationConfig
 from evalsvc.evaluator import Evaluator, FinalScore
-from evalsvc.probes import Probe, read_probes
+from evalsvc.probes import Probe, probe_order, read_probes
 from scheduler.allocation import Allocation
 from scheduler.errors import ConfigError, DataError
 from scheduler.output_spec import LengthRule, PatternRule
@@ -136,8 +136,11 @@ def test_the_batch_size_changes_no_signal_beyond_rounding(random_model, tokenize
 def test_the_variance_is_the_mean_over_probes_of_the_variance_over_samples(
     random_model, tokenizer, probes, monkeypatch
 ):
+    order = probe_order(len(probes[0]), seed=5, task=TASKS[0].name)
+    first, second = (probes[0][place].reference for place in order[:2])
+
     def scripted(_model, prompts, *, sampling, **_settings):
-        texts = ["3", "3", "4"] + ["8"] * 3 if sampling else ["3"] * len(prompts)
+        texts = [first, first, "no number"] + [second] * 3 if sampling else ["3"] * len(prompts)
         return [SimpleNamespace(token_ids=tokenizer.encode(text), stopped=True) for text in texts]
 
     monkeypatch.setattr("evalsvc.evaluator.generate", scripted)
@@ -145,6 +148,25 @@ def test_the_variance_is_the_mean_over_probes_of_the_variance_over_samples(
     signal = judge(make_evaluator(tokenizer, probes[:1], tasks=TASKS[:1], config=config), random_model)[0]
     assert signal.sampled_score == pytest.approx((2 / 3 + 1) / 2)
     assert signal.score_variance == pytest.approx((2 / 9 + 0) / 2)
+
+
+def test_probes_are_sampled_across_their_levels_and_not_in_the_order_they_lie(random_model, tokenizer, monkeypatch):
+    """They lie sorted by difficulty: the first few of them would all be the easiest."""
+    asked: list[list[int]] = []
+
+    def noted(_model, prompts, *, sampling, **_settings):
+        if sampling:
+            asked.extend(prompts)
+        return [SimpleNamespace(token_ids=[], stopped=True) for _ in prompts]
+
+    monkeypatch.setattr("evalsvc.evaluator.generate", noted)
+    rows = [
+        EncodedRow(np.array([29, place % 40 + 2, 31, 1], dtype=np.int32), np.array([[2, 4]])) for place in range(32)
+    ]
+    many = [Probe(row, "3", level=place // 8) for place, row in enumerate(rows)]
+    judge(make_evaluator(tokenizer, [many], tasks=TASKS[:1], config=EvaluationConfig(sampled_probes=8)), random_model)
+    prompts = [row.input_ids[:2].tolist() for row in rows]
+    assert len({prompts.index(prompt) // 8 for prompt in asked}) >= 3
 
 
 def test_fewer_probes_than_sampled_probes_are_all_sampled(random_model, tokenizer, probes):

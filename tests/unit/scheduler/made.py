@@ -6,7 +6,7 @@ from typing import Any
 from scheduler.engine import HeatEngine
 from scheduler.evaluation import Evaluation
 from scheduler.records import DecisionRecord
-from scheduler.setup import EngineSetup, HeatPolicy, MixtureConfig, Policy
+from scheduler.setup import EngineSetup, HeatPolicy, MixtureConfig, Policy, StageGuards
 from scheduler.signals import IntervalReport, TaskSignal
 from scheduler.task import TaskSpec
 
@@ -22,6 +22,7 @@ def setup(
     batch_size: int = 16,
     boundary: Any = None,
     policies: tuple[Policy, Policy] = (HeatPolicy(), HeatPolicy()),
+    stage_guards: Any = ({}, {}),
     **mixture: Any,
 ) -> EngineSetup:
     return EngineSetup(
@@ -33,6 +34,7 @@ def setup(
         mixture=MixtureConfig.model_validate({"interval_steps": INTERVAL, **mixture}),
         boundary=boundary,
         stage_policies=policies,
+        stage_guards=tuple(map(StageGuards.model_validate, stage_guards)),
     )
 
 

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from scheduler.debt import debt_bound
 from scheduler.engine import HeatEngine
 from scheduler.errors import ConfigError
 from scheduler.guards import Guarded, GuardFacts, Guards
@@ -61,24 +62,37 @@ def test_a_ceiling_below_the_uniform_weight_gives_way() -> None:
     assert bound(chain, [0.9, 0.1]).weights == pytest.approx([0.5, 0.5])
 
 
-def test_the_floor_of_an_exposure_gap_serves_every_task_in_every_such_window() -> None:
-    """Drives the real stream through plans at the floor: two samples of share are needed for one to be sure."""
+@pytest.mark.parametrize(("num_tasks", "batch_size", "gap", "plan_steps"), [(3, 4, 9, 25), (12, 1, 60, 1)])
+def test_the_floor_of_an_exposure_gap_serves_every_task_in_every_such_window(
+    num_tasks: int, batch_size: int, gap: int, plan_steps: int
+) -> None:
+    """Drives the real stream through plans at the floor; also through one plan a step, each of which turns away from
+    the tasks that are ahead, so that the others fall behind by more than a sample."""
     stream_module = pytest.importorskip("train.stream.mixture")
-    made = setup(["a", "b", "c"], batch_size=4, guards=LOOSE | {"max_exposure_gap_steps": 9})
+    names = [f"t{index}" for index in range(num_tasks)]
+    made = setup(names, batch_size=batch_size, guards=LOOSE | {"max_exposure_gap_steps": gap})
     chain = Guards(made, prior_weights(made))
-    stream = stream_module.MixtureStream(num_rows=[50] * 3, batch_size=4, seed=0)
-    rng, last_seen = np.random.default_rng(0), np.full(3, -1)
-    for step in range(600):
-        if step % 25 == 0:
-            stream.set_weights(bound(chain, rng.dirichlet([0.1] * 3).tolist()).weights)
-        assert (step - last_seen).max() <= 9
-        last_seen[np.unique(stream.next_batch().tasks)] = step
+    stream = stream_module.MixtureStream(num_rows=[50] * num_tasks, batch_size=batch_size, seed=0)
+    rng, last_seen, served = np.random.default_rng(0), np.full(num_tasks, -1), np.zeros(num_tasks)
+    for step in range(1200):
+        if step % plan_steps == 0:
+            asked = rng.dirichlet([0.1] * num_tasks) * (served <= np.median(served))
+            stream.set_weights(bound(chain, (asked / asked.sum()).tolist()).weights)
+        assert (step - last_seen).max() <= gap
+        tasks = stream.next_batch().tasks
+        last_seen[np.unique(tasks)] = step
+        served += np.bincount(tasks, minlength=num_tasks)
+
+
+def test_the_floor_of_an_exposure_gap_covers_what_changing_plans_may_leave_owed() -> None:
+    made = setup([f"t{index}" for index in range(40)], batch_size=1, guards=LOOSE | {"max_exposure_gap_steps": 192})
+    assert Guards(made, prior_weights(made)).floor[0] * 192 >= 1.0 + debt_bound(40)
 
 
 def test_an_exposure_gap_that_cannot_be_kept_is_refused_with_the_least_that_can() -> None:
-    with pytest.raises(ConfigError, match=r"3 cannot be kept with 10 tasks and batches of 4: set it to 5 or more"):
+    with pytest.raises(ConfigError, match=r"3 cannot be kept with 10 tasks and batches of 4: set it to 9 or more"):
         HeatEngine(setup([f"t{i}" for i in range(10)], batch_size=4, guards={"max_exposure_gap_steps": 3}))
-    HeatEngine(setup([f"t{i}" for i in range(10)], batch_size=4, guards={"max_exposure_gap_steps": 5}))
+    HeatEngine(setup([f"t{i}" for i in range(10)], batch_size=4, guards={"max_exposure_gap_steps": 9}))
 
 
 def test_the_step_limit_stops_on_the_straight_way_to_the_target() -> None:
@@ -86,6 +100,12 @@ def test_the_step_limit_stops_on_the_straight_way_to_the_target() -> None:
     guarded = bound(chain, [0.55, 0.15, 0.15, 0.15])
     assert guarded.weights == pytest.approx([0.35, 0.65 / 3, 0.65 / 3, 0.65 / 3])
     assert guarded.held_by == ("step limit",) * 4
+
+
+def test_the_step_limit_never_loosens() -> None:
+    chain, _ = guards(max_change=0.02, late_max_change=0.04)
+    assert [chain.max_change(progress) for progress in (0.0, 0.5, 1.0)] == pytest.approx([0.02] * 3)
+    assert chain.late_max_change == 0.02
 
 
 def test_the_step_limit_tightens_with_progress() -> None:

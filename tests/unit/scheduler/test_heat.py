@@ -69,6 +69,29 @@ def test_a_verdict_of_a_person_counts_as_several_of_the_reviewer() -> None:
     assert heat.state.rejection[0] == pytest.approx(10 / 20)
 
 
+def test_what_people_rejected_long_ago_counts_for_less_and_what_they_reject_now_counts_in_full() -> None:
+    heat = tracker(2, config=HeatConfig(human_half_life_evaluations=2.0))
+    quiet = signal("b", num_rejected=0, num_reviewed=16)
+    rates = []
+    for told in (20, 20, 20, 20, 20, 40):
+        feed(heat, signal(num_rejected=0, num_reviewed=16, num_human_rejected=told, num_human_reviewed=told), quiet)
+        rates.append(float(heat.state.rejection[0]))
+        if len(rates) == 1:
+            assert heat.state.people_rejected[0] == 20
+    assert heat.state.people_rejected[0] == pytest.approx(20 + 20 * 0.5**2.5)
+    assert rates[:5] == sorted(rates[:5], reverse=True)
+    assert rates[4] < rates[0] - 0.1
+    assert rates[5] > rates[0]
+
+
+def test_verdicts_age_while_a_task_is_not_measured() -> None:
+    heat = tracker(2, config=HeatConfig(human_half_life_evaluations=1.0))
+    feed(heat, signal(num_human_rejected=8, num_human_reviewed=8), signal())
+    feed(heat, None, signal())
+    feed(heat, signal(num_human_rejected=8, num_human_reviewed=8), signal())
+    assert heat.state.people_rejected[0] == pytest.approx(2.0)
+
+
 def test_without_any_review_nothing_is_rejected() -> None:
     heat = tracker()
     feed(heat, signal(num_rejected=0, num_reviewed=0))

@@ -182,6 +182,9 @@ class _Coordinator:
         if snapshot["step"] != self.disturbances.late_at:
             self._evaluate()
 
+    def report_served(self, report: IntervalReport) -> None:
+        self.keeper.observe_served(report)
+
     def report(self, report: IntervalReport) -> None:
         self.keeper.observe_interval(report)
 

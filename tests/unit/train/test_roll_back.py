@@ -21,7 +21,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def overfitting_run(
-    folder: Path, name: str, data: list[Path], action: str = "roll_back", mode: str = "lag1"
+    folder: Path, name: str, data: list[Path], action: str = "roll_back", mode: str = "lag1", every_intervals: int = 2
 ) -> LocalRun:
     """Guesses of random letters are learnt by heart within a few epochs."""
     return local_run(
@@ -32,7 +32,7 @@ def overfitting_run(
         data={"probes_per_task": 8, "test_per_task": 4},
         tasks={"noise": {"base_weight": 0.7}, "copy": {"base_weight": 0.15}, "last": {"base_weight": 0.15}},
         stages=[{"name": "only"}],
-        train={"steps": STEPS, "checkpoint_every_intervals": 2, "keep_checkpoints": 2},
+        train={"steps": STEPS, "checkpoint_every_intervals": every_intervals, "keep_checkpoints": 2},
         mixture={
             "mode": mode,
             "policy": {"type": "static"},
@@ -46,7 +46,7 @@ def to_the_end(run: LocalRun) -> tuple[WorkerResult, int]:
     went_back = 0
     while (result := run.start()).reason == "rolled_back":
         went_back += 1
-        assert result.step > max(run.checkpoints)
+        assert result.step > max(run.checkpoints, default=0)
     return result, went_back
 
 
@@ -111,6 +111,37 @@ def test_a_crash_before_or_after_going_back_changes_nothing_of_the_result(tmp_pa
         crashed.start(Disturbances(crash_at=rollback.to_step + 2 * INTERVAL))
     assert to_the_end(crashed)[0].reason == "finished"
     assert crashed.weights == run.weights
+
+
+def test_a_group_that_dies_before_its_next_checkpoint_goes_on_without_the_task_all_the_same(
+    tmp_path: Path, data: list[Path]
+) -> None:
+    run = overfitting_run(tmp_path, "run", data)
+    to_the_end(run)
+    rollback = first_rollback(run)
+    crashed = overfitting_run(tmp_path, "crashed", data)
+    assert crashed.start().reason == "rolled_back"
+    for _ in range(2):
+        with pytest.raises(CrashError):
+            crashed.start(Disturbances(crash_at=rollback.to_step + INTERVAL))
+    assert to_the_end(crashed)[0].reason == "finished"
+    starts = [record for record in records(crashed, AttemptRecord) if isinstance(record, AttemptRecord)]
+    assert [(start.step, start.frozen) for start in starts[1:4]] == [(rollback.to_step, rollback.tasks)] * 3
+    assert crashed.weights == run.weights
+    assert audit(crashed.ledger).num_steps == STEPS
+
+
+def test_a_peak_before_the_first_checkpoint_sends_the_run_back_to_its_beginning(
+    tmp_path: Path, data: list[Path]
+) -> None:
+    run = overfitting_run(tmp_path, "run", data, every_intervals=8)
+    result, went_back = to_the_end(run)
+    assert (result.reason, result.step) == ("finished", STEPS)
+    assert went_back >= 1
+    assert first_rollback(run).to_step == 0
+    starts = [record for record in records(run, AttemptRecord) if isinstance(record, AttemptRecord)]
+    assert (starts[1].step, starts[1].frozen) == (0, first_rollback(run).tasks)
+    assert audit(run.ledger).num_steps == STEPS
 
 
 def test_without_a_checkpoint_that_old_the_task_is_frozen_and_the_ledger_says_why_nothing_went_back(

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from train.stream.apportion import ONE, apportion_block, apportion_step, debt_bound, to_units
+from scheduler.debt import debt_bound
+from train.stream.apportion import ONE, apportion_block, apportion_step, to_units
 
 
 def served(weights: list[float], *, debts: list[float] | None = None, batch_size: int, num_steps: int) -> np.ndarray:
