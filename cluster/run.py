@@ -33,7 +33,8 @@ def start_run(
     """
     directory = RunDirectory.create(config, launch)
     try:
-        return _train(config, launch, directory, fork, listener)
+        with directory.held():
+            return _train(config, launch, directory, fork, listener)
     except TaskheatError:
         directory.discard()
         raise
@@ -42,8 +43,9 @@ def start_run(
 def resume_run(root: Path, *, launch_overrides: Sequence[str] = (), listener: Listener | None = None) -> Report | None:
     """Go on with a stopped or failed run, elsewhere if `launch_overrides` (`num_workers=3`) say so."""
     directory, config, launch = RunDirectory.reopen(root, launch_overrides=launch_overrides)
-    directory.keep_launch(launch)
-    return _train(config, launch, directory, None, listener)
+    with directory.held():
+        directory.keep_launch(launch)
+        return _train(config, launch, directory, None, listener)
 
 
 def _train(

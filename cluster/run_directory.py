@@ -6,12 +6,16 @@ quarantine.parquet         refused rows with reasons      checkpoints/  to go on
 report.html  report.json   what happened                  adapter/ or model/  the result, Hugging Face layout
 """
 
+import fcntl
 import importlib.metadata
 import json
+import logging
+import os
 import platform
 import shutil
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +26,8 @@ from cluster.settings import dump_config, load_config
 from scheduler.errors import RunDirectoryError
 from scheduler.ledger import LEDGER_FILE
 from train.config import PretrainedModel
+
+logger = logging.getLogger(__name__)
 
 _VERSIONED = ("taskheat", "torch", "transformers", "peft", "accelerate", "ray", "numpy")
 
@@ -179,6 +185,32 @@ class RunDirectory:
                 "the tokenizer changed; restore it to go on, or start a new run"
             )
         self.update_manifest(prepared=str(prepared))
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep every other driver out for as long as this one trains: two would write one ledger.
+
+        The lock is the operating system's and ends with the process. A file system without locks goes without, with a
+        warning.
+
+        Raises:
+            RunDirectoryError: Another process holds it.
+        """
+        with (self.root / ".lock").open("a+", encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                file.seek(0)
+                raise RunDirectoryError(
+                    f"{self.root} is being trained already, by {file.read() or 'another process'}; wait for its end, "
+                    "or stop it there (Ctrl-C, SIGTERM, ray job stop), then go on with it"
+                ) from error
+            except OSError as error:
+                logger.warning("%s cannot be locked (%s): let no second driver work in it", self.root, error)
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {platform.node()}")
+            file.flush()
+            yield
 
     def keep_quarantine(self, prepared: Path) -> None:
         """Copy the refused rows of the prepared data into the run."""

@@ -86,15 +86,18 @@ class CheckpointStore:
         """Steps that have a checkpoint in storage, whole or not, in ascending order."""
         return self._patiently("listed", self.storage.steps)
 
-    def read(self, step: int) -> Saved:
-        """The checkpoint at `step`, from this node's disk if it is still there, else from storage.
+    def read(self, step: int, *, may_be_staged: bool = True) -> Saved:
+        """The checkpoint at `step`, from storage, or if it `may_be_staged` from this node's disk where it still is.
+
+        What lies on a node's disk may be of an earlier attempt: only who took it, or has compared it with the engine's
+        state, can tell.
 
         Raises:
             DamagedCheckpointError: It is not what was written.
             StateError: It was written by another version, or storage could not be reached in time.
         """
         staged = self._staged_folder(step)
-        if staged.is_dir():
+        if may_be_staged and staged.is_dir():
             try:
                 return _checked(read_checkpoint(staged), step)
             except DamagedCheckpointError:

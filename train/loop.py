@@ -125,7 +125,7 @@ class Worker:
             step = saved.manifest.step if saved is not None else _NO_CHECKPOINT
         step = broadcast_step(step)
         if step != _NO_CHECKPOINT:
-            self._load(saved or self.checkpoints.read(step))
+            self._load(saved or self.checkpoints.read(step, may_be_staged=False))
 
     def _load(self, saved: Saved) -> None:
         manifest = saved.manifest

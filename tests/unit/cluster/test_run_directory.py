@@ -1,10 +1,14 @@
 import importlib.metadata
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from cluster.config import LaunchConfig, OutputConfig, RunConfig
+from cluster.run import resume_run
 from cluster.run_directory import RunDirectory
 from scheduler.errors import ConfigError, RunDirectoryError
 from train.config import DataConfig, LoraConfig, ModelConfig, PretrainedModel, SourceConfig, TinyModel
@@ -34,6 +38,32 @@ def test_a_new_directory_holds_what_it_takes_to_go_on(tmp_path: Path) -> None:
     reopened, config, launch = RunDirectory.reopen(created.root)
     assert reopened == created
     assert (config, launch) == (config_of(tmp_path), LaunchConfig(num_workers=3))
+
+
+def test_a_second_driver_is_kept_out_for_as_long_as_the_first_one_trains(tmp_path: Path) -> None:
+    created = create(tmp_path)
+    launch, held_by = created.launch.read_bytes(), rf"is being trained already, by process {os.getpid()} on"
+    with created.held(), pytest.raises(RunDirectoryError, match=held_by):
+        resume_run(created.root, launch_overrides=["num_workers=7"])
+    assert created.launch.read_bytes() == launch
+    with created.held():
+        pass
+
+
+def test_a_driver_that_was_killed_holds_nothing(tmp_path: Path) -> None:
+    created = create(tmp_path)
+    code = f"""
+import os
+from pathlib import Path
+from cluster.run_directory import RunDirectory
+with RunDirectory(Path({str(created.root)!r})).held():
+    print("held", flush=True)
+    os.kill(os.getpid(), 9)
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert found.stdout == "held\n", found.stderr
+    with created.held():
+        pass
 
 
 def test_a_directory_opens_again_by_a_relative_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import fsspec
 import pytest
+import torch
 from fsspec.implementations.memory import MemoryFileSystem
 
 from scheduler.errors import ConfigError, StateError
@@ -110,6 +111,25 @@ def test_a_worker_that_restarts_finishes_the_upload_that_its_predecessor_had_beg
     start = store_at("failing://run", tmp_path).choose(Engine())  # type: ignore[arg-type]
     assert start.saved is not None
     assert (start.saved.manifest.step, begun) == (2, [2])
+
+
+def test_a_rank_on_another_node_reads_what_is_stored_and_not_what_an_earlier_attempt_left_there(tmp_path: Path) -> None:
+    """Node A staged step 2 and its group died; the next one, on node B, took step 2 again and stored it."""
+    node_a, node_b = store_at("failing://run", tmp_path / "a"), store_at("failing://run", tmp_path / "b")
+    FailingFileSystem.broken.set()
+    write(node_a, 2)
+    while not FailingFileSystem.num_failures:
+        time.sleep(0.01)
+    node_a.close()
+    FailingFileSystem.broken.clear()
+    other = llama(seed=9)
+    stored = snapshot(other)
+    node_b.write(dataclasses.replace(manifest(), step=2), weights=stored, optimizer=adamw(other).state_dict())
+    node_b.drain(30.0)
+    rank_on_a = store_at("failing://run", tmp_path / "a")
+    found, left = rank_on_a.read(2, may_be_staged=False).weights, rank_on_a.read(2).weights
+    assert all(torch.equal(found[name], stored[name]) for name in stored)
+    assert not all(torch.equal(left[name], stored[name]) for name in stored)
 
 
 def test_a_disk_that_is_full_while_staging_does_not_stop_training(tmp_path: Path) -> None:
