@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import fsspec
+from fsspec.implementations.local import LocalFileSystem
 
 from scheduler.errors import ConfigError
 from train.checkpoint import MANIFEST
@@ -155,10 +156,22 @@ class ObjectStorage:
             raise _unusable(self.url, error) from error
 
     def steps(self) -> list[int]:
-        """See `Storage`."""
+        """See `Storage`. fsspec's glob would take a place that cannot be reached for an empty one."""
         files, root = self._open()
-        manifests = files.glob(f"{root}/{_STEP}*/{MANIFEST}")
-        return _steps_of([path.rsplit("/", 2)[-2] for path in manifests])
+        try:
+            names = [path.rstrip("/").rsplit("/", 1)[-1] for path in files.ls(root, detail=False)]
+        except FileNotFoundError:  # of a store without folders: there is no file below it yet
+            if isinstance(files, LocalFileSystem):
+                raise
+            return []
+        return [step for step in _steps_of(names) if self._is_whole(files, f"{root}/{folder_name(step)}")]
+
+    def _is_whole(self, files: Any, folder: str) -> bool:
+        try:
+            files.info(f"{folder}/{MANIFEST}")
+        except FileNotFoundError:
+            return False
+        return True
 
     def publish(self, staged: Path, step: int) -> None:
         """See `Storage`."""

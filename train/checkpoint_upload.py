@@ -87,9 +87,10 @@ class Uploader:
         return told
 
     def drain(self, timeout_s: float) -> bool:
-        """Wait until everything submitted is durable; False if it is not in time."""
+        """Wait until every checkpoint taken is durable; False if one is not in time, or could not even be staged."""
         with self._changed:
-            return self._changed.wait_for(lambda: self._waiting is None and self._working is None, timeout=timeout_s)
+            idle = self._changed.wait_for(lambda: self._waiting is None and self._working is None, timeout=timeout_s)
+            return idle and self._num_behind == 0
 
     def close(self) -> None:
         """End the thread after the try it is at."""

@@ -54,11 +54,14 @@ class ProbeResult(NamedTuple):
 
 @contextmanager
 def reading(model: Any) -> Iterator[None]:
-    """Put `model` into inference (no gradients, no dropout) and leave it in the mode it was found in."""
+    """Put `model` into inference (no gradients, no dropout) and leave it in the mode it was found in.
+
+    Not `torch.inference_mode`: buffers that a sharded model makes under it could not be trained with afterwards.
+    """
     was_training = model.training
     model.eval()
     try:
-        with torch.inference_mode():
+        with torch.no_grad():
             yield
     finally:
         model.train(was_training)

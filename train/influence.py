@@ -26,6 +26,7 @@ trained whole.
 This module does not say what influence means for a decision; see `scheduler.policies.gradient` and the report.
 """
 
+import logging
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,8 +41,11 @@ from scheduler.setup import EngineSetup
 from scheduler.signals import TaskGradient
 from train.config import TrainConfig
 from train.data.store import TokenStore
+from train.memory import ALLOCATION_ERRORS, is_out_of_memory, release
 from train.schedule import StageTraining
 from train.step import Stepper
+
+logger = logging.getLogger(__name__)
 
 _FIGURES = 4
 _STREAM = 0x1F
@@ -100,7 +104,23 @@ class InfluenceProbe:
         if half == 0 or not is_mine:
             return None
         drawn = np.random.default_rng([self._seed, _STREAM, step, task]).choice(num_rows, 2 * half, replace=False)
-        one, other = (stepper.gradient(task, rows.tolist(), step=step) for rows in (drawn[:half], drawn[half:]))
+        try:
+            return self._compared(task, drawn.tolist(), step)
+        except ALLOCATION_ERRORS as error:
+            if stepper.layout.in_lockstep or not is_out_of_memory(error):
+                raise
+        release(stepper.device)
+        logger.warning(
+            "no memory to measure what moves the model (task %s, step %d): it is left out; lower train.influence.rows, "
+            "or set train.influence: null",
+            *(self._store.task_names[task], step),
+        )
+        return None
+
+    def _compared(self, task: int, drawn: list[int], step: int) -> _Look:
+        """Two gradients, of half of the rows each, and what they have in common."""
+        stepper, half = self._stepper, len(drawn) // 2
+        one, other = (stepper.gradient(task, rows, step=step) for rows in (drawn[:half], drawn[half:]))
         mean = [(left + right) / 2 for left, right in zip(one, other, strict=True)]
         apart = [left - right for left, right in zip(one, other, strict=True)]
         norm = math.sqrt(self._product(mean, mean))

@@ -231,7 +231,7 @@ class Worker:
             places,
             stop_id=stop_id(self.tokenizer),
             pad_id=pad_id(self.tokenizer),
-            max_length=self.stepper.max_length,
+            max_length=self.stepper.most_tokens(self.job.stages[self.plan.stage - 1]),
             rank=0 if self.layout.in_lockstep else self.rank,
             world_size=1 if self.layout.in_lockstep else self.world_size,
         )

@@ -78,7 +78,9 @@ def cut(lengths: np.ndarray, limits: MicroBatchLimits, *, packed: bool) -> list[
 
 
 def _balanced(order: list[int], sizes: list[int], max_tokens: int) -> list[list[int]]:
-    """The fewest micro-batches into which longest-first goes."""
+    """The fewest micro-batches into which longest-first goes. Raises ValueError where one row is above the limit."""
+    if order and sizes[order[0]] > max_tokens:
+        raise ValueError(f"a row of {sizes[order[0]]} tokens cannot be in a micro-batch of {max_tokens}")
     num_parts = -(-sum(sizes) // max_tokens)
     while True:
         emptiest = [(0, part) for part in range(num_parts)]

@@ -70,7 +70,7 @@ class Safekeeping:
         self._coordinator, self._config = coordinator, config
         self._every_steps = config.checkpoint_every_intervals * interval_steps
         self._also_due = {*config.checkpoint_at, config.stop_after}
-        self._was_noticed = False
+        self._node_goes_heeded = self._end_heeded = False
         self._missed: set[int] = set()
 
     def is_due(self, step: int) -> bool:
@@ -83,14 +83,16 @@ class Safekeeping:
 
     def asks_for_checkpoint(self, notices: Notices) -> bool:
         """These notices want a checkpoint that was not taken for them yet."""
-        return notices.asks_for_checkpoint and not self._was_noticed
+        node_goes = notices.node_goes and not self._node_goes_heeded
+        return node_goes or (notices.told_to_end and not self._end_heeded)
 
     def take(self, manifest: Manifest, *, weights: Mapping[str, torch.Tensor], optimizer: Mapping[str, Any]) -> None:
         """Take a checkpoint; rank 0 only. It becomes durable while training goes on."""
         assert self._coordinator is not None
         if self.selects:
             ranked = self._coordinator.ranking(self._config.select_by)
-            self.store.best_step = ranked[0].step if ranked else None
+            if ranked:  # nothing comes from an engine that does not answer just now
+                self.store.best_step = ranked[0].step
         self.store.write(manifest, weights=weights, optimizer=optimizer)
 
     def go_back(self, to_step: int, step: int) -> bool:
@@ -115,11 +117,9 @@ class Safekeeping:
         Raises:
             PreemptedError: This process was told to end.
         """
-        if not notices.asks_for_checkpoint:
-            return
-        if not self._was_noticed and self._coordinator is not None:
+        if self.asks_for_checkpoint(notices) and self._coordinator is not None:
             self._drain(_NOTICE_GRACE_S)
-        self._was_noticed = True
+        self._node_goes_heeded, self._end_heeded = notices.node_goes, notices.told_to_end
         if notices.told_to_end:
             if dist.is_initialized():
                 dist.barrier()

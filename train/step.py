@@ -62,6 +62,7 @@ class Stepper:
         num_arranged: int64 [3], samples of all ranks trained alone, as chain and as contrast since step 0.
         num_own_answers: Of the chains, those after the model's own earlier answer.
         layout: How the workers share the model.
+        device: Where this rank computes.
         contexts: Rows whose chain is trained in the model's own words; the loop sets it anew every interval.
     """
 
@@ -80,7 +81,7 @@ class Stepper:
         train_config: TrainConfig,
         seed: int,
     ) -> None:
-        self.rank, self.world_size, self._device = rank, world_size, device
+        self.rank, self.world_size, self.device = rank, world_size, device
         self.layout, self._optimizer, self._store, self._seed = layout, optimizer, store, seed
         self._model_config = model_config
         self._pad_id = pad_id(tokenizer)
@@ -152,14 +153,14 @@ class Stepper:
             if self.layout.in_lockstep or not is_out_of_memory(error):
                 raise
             was_out_of_memory = True
-        sums = [micro.losses.sum() for micro in done] or [torch.zeros((), device=self._device)]
+        sums = [micro.losses.sum() for micro in done] or [torch.zeros((), device=self.device)]
         loss = sum(sums[1:], sums[0])
         numbers = torch.stack([loss, torch.full_like(loss, float(was_out_of_memory))])
         total_loss, num_out_of_memory = self.layout.sum_over_workers(numbers).tolist()
         if num_out_of_memory:
             self._optimizer.zero_grad(set_to_none=True)
             done.clear()
-            release(self._device)
+            release(self.device)
             return None
         self.last_loss = total_loss / batch_tokens
         return done
@@ -192,9 +193,9 @@ class Stepper:
     def _micro_batch(self, batch: Batch, slots: np.ndarray, stage: StageTraining, *, weight: float) -> _Micro:
         """Forward and backward of some slots."""
         encoded = self._encoded(batch, slots, stage)
-        tokens = collate(encoded, pad_id=self._pad_id, device=self._device, packed=self._packed)
+        tokens = collate(encoded, pad_id=self._pad_id, device=self.device, packed=self._packed)
         self._seed_dropout(hash((self._seed, batch.step, int(slots[0]))) & HASH_MASK)
-        with compute_context(self._model_config, self._device):
+        with compute_context(self._model_config, self.device):
             losses = self._loss(tokens)
         losses.backward(torch.full_like(losses, weight * self.layout.gradient_scale))
         return _Micro(slots, tokens.rows, losses.detach())
@@ -208,11 +209,11 @@ class Stepper:
         tokens = collate(
             [self._store.encoded(task, row) for row in rows],
             pad_id=self._pad_id,
-            device=self._device,
+            device=self.device,
             packed=self._packed,
         )
         self._seed_dropout(hash((self._seed, step, task, *rows)) & HASH_MASK)
-        with compute_context(self._model_config, self._device):
+        with compute_context(self._model_config, self.device):
             loss = self._loss(tokens).mean()
         parameters = self.layout.parameters
         if not self.layout.in_lockstep:
@@ -222,6 +223,11 @@ class Stepper:
         found = [torch.zeros_like(one) if one.grad is None else one.grad for one in parameters]
         self._optimizer.zero_grad(set_to_none=True)
         return found
+
+    def most_tokens(self, stage: StageTraining) -> int:
+        """Tokens that a row of the stage may have: of the longest training row, and within a micro-batch's limit."""
+        limits = self._limits(stage)
+        return self.max_length if limits.max_tokens is None else min(self.max_length, limits.max_tokens)
 
     def rows_at_once(self, stage: StageTraining) -> int:
         """Rows of any length that are within a micro-batch's limits."""
@@ -262,7 +268,7 @@ class Stepper:
     def _seed_dropout(self, seed: int) -> None:
         """Dropout depends on (seed, step, micro-batch) alone, so that no random state has to be kept."""
         torch.default_generator.manual_seed(seed)
-        if self._device.type == "cuda":
+        if self.device.type == "cuda":
             torch.cuda.manual_seed(seed)
 
     def _realised(self, batch: Batch, stage: StageTraining) -> np.ndarray:

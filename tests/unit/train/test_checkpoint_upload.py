@@ -153,3 +153,36 @@ def test_storage_that_is_gone_is_not_taken_for_an_empty_one(tmp_path: Path) -> N
 def test_a_place_that_cannot_keep_anything_is_refused_before_training(place: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"output\.storage"):
         store_at(place, tmp_path).storage.make()
+
+
+def test_storage_behind_a_url_that_does_not_answer_is_not_taken_for_an_empty_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = store_at("failing://run", tmp_path)
+    assert store.steps() == []
+    write(store, 2)
+    assert store.drain(30.0)
+    assert store.steps() == [2]
+
+    def unreachable(*_: object, **__: object) -> object:
+        raise OSError(111, "Connection refused")
+
+    monkeypatch.setattr(FailingFileSystem, "ls", unreachable)
+    with pytest.raises(StateError, match=r"cannot be listed: .*Connection refused"):
+        store.steps()
+
+
+def test_a_checkpoint_that_could_not_be_staged_is_not_durable_until_a_later_one_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    store = store_at(tmp_path / "run", tmp_path)
+    (tmp_path / "run").mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr("train.checkpoint_store.write_checkpoint", full)
+        write(store, 2)
+    assert not store.drain(1.0)
+    write(store, 4)
+    assert store.drain(30.0)

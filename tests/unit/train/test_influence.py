@@ -202,3 +202,17 @@ def test_a_step_that_changed_nothing_is_not_measured_against() -> None:
     with probe.around(9, STAGE):
         pass
     assert probe.gather() == ()
+
+
+def test_where_memory_is_too_small_for_it_nothing_is_measured_and_training_goes_on(
+    tmp_path: Path, data: list[Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refused(*_: Any, **__: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    off = run_with(None, tmp_path, data)
+    monkeypatch.setattr("train.step.Stepper.gradient", refused)
+    on = run_with(EVERY_TASK, tmp_path, data)
+    assert not gradients(on)
+    assert on.weights == off.weights
+    assert "set train.influence: null" in caplog.text

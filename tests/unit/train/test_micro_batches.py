@@ -55,3 +55,8 @@ def test_a_row_that_does_not_fit_is_refused_by_name_with_the_limit_it_needs() ->
     MicroBatchLimits(8).check(longest=10**9, where="stages.0")
     with pytest.raises(ConfigError, match=r"stages.1 \(tasks\): micro_batch_tokens is 64, but a row has 70 tokens"):
         MicroBatchLimits(8, 64).check(longest=70, where="stages.1 (tasks)")
+
+
+def test_a_row_above_the_limit_is_an_error_and_no_endless_search() -> None:
+    with pytest.raises(ValueError, match="a row of 420 tokens cannot be in a micro-batch of 400"):
+        cut(np.array([10, 420]), MicroBatchLimits(8, 400), packed=True)

@@ -1,6 +1,9 @@
 """What a run leaves when it chooses its best checkpoint, and what it does when storage or a process goes."""
 
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -12,9 +15,12 @@ from cluster.setup import gather_inputs
 from scheduler.errors import PreemptedError
 from scheduler.ledger import read_ledger
 from scheduler.records import EndRecord, ExportRecord, SelectionRecord, StorageRecord
-from scheduler.selection import ranking
+from scheduler.selection import Ranked, ranking
 from tests.unit.train.local_run import STEPS, Disturbances, LocalRun, local_run, small_tasks
+from tests.unit.train.test_checkpoint import manifest
 from train import notices
+from train.config import TrainConfig
+from train.safekeeping import Safekeeping
 
 
 def choosing(folder: Path, name: str, data: list[Path]) -> LocalRun:
@@ -94,3 +100,40 @@ def test_a_run_without_a_durable_checkpoint_for_too_long_stops_and_can_go_on(
     assert records(run, EndRecord) == [EndRecord(step=9, reason="storage_lost")]
     assert run.start().step == STEPS
     assert run.weights == whole.weights
+
+
+@dataclass
+class Ranks:
+    """A coordinator that ranks what it is told to, or nothing, as one whose engine does not answer."""
+
+    ranked: list[Ranked]
+
+    def ranking(self, _rule: object) -> list[Ranked]:
+        return self.ranked
+
+
+def keeping_of(store: Any, coordinator: Any) -> Safekeeping:
+    train = TrainConfig.model_validate({"select_by": "worst"})
+    return Safekeeping(store, coordinator, train, interval_steps=10, has_selection_rows=True)
+
+
+def test_an_engine_that_does_not_answer_once_costs_no_best_checkpoint() -> None:
+    store, coordinator = SimpleNamespace(best_step=None, write=lambda *_, **__: None), Ranks([Ranked(20, "best")])
+    keeping = keeping_of(store, coordinator)
+    keeping.take(manifest(), weights={}, optimizer={})
+    coordinator.ranked = []
+    keeping.take(manifest(), weights={}, optimizer={})
+    assert store.best_step == 20
+
+
+def test_every_notice_of_its_own_asks_for_a_checkpoint_of_its_own() -> None:
+    drained: list[float] = []
+    store = SimpleNamespace(drain=lambda seconds: drained.append(seconds) or True)
+    keeping = keeping_of(store, Ranks([]))
+    asked = []
+    for node_goes, told in ((False, False), (True, False), (True, False), (False, False), (True, False), (True, True)):
+        heard = notices.Notices(node_goes=node_goes, told_to_end=told, storage_is_lost=False)
+        asked.append(keeping.asks_for_checkpoint(heard))
+        keeping.heed(heard, step=10)
+    assert asked == [False, True, False, False, True, True]
+    assert len(drained) == 3
