@@ -20,6 +20,8 @@ from scheduler.errors import ConfigError
 
 INPUTS = "inputs"
 INPUTS_ON_STORAGE = ".inputs"
+OWN_CLUSTER = "auto"
+"""`launch.address` inside a job: the cluster that it is in. A launch without an address asks no cluster to grow."""
 _MEGABYTE = 1_000_000
 
 
@@ -79,7 +81,8 @@ def make_package(config: RunConfig, launch: LaunchConfig) -> JobPackage:
     """Sort out which of the run's files travel and which are on the storage already.
 
     Raises:
-        ConfigError: No storage is named, the output does not lie on it, or the files that travel are too large.
+        ConfigError: No storage is named, the output or the file of verdicts does not lie on it, or the files that
+            travel are too large.
     """
     storage = launch.storage
     if storage is None:
@@ -92,16 +95,27 @@ def make_package(config: RunConfig, launch: LaunchConfig) -> JobPackage:
             f"output.dir: {config.output.dir} is not below launch.storage {storage}, so the cluster's nodes would not "
             f"share it; give output.dir={storage / 'runs'}"
         )
+    _check_verdicts(config.evaluation.human_verdicts, storage)
     travelling = tuple(_travelling(config, storage))
     _check_size(travelling, launch)
     inputs_to = config.output.dir / INPUTS_ON_STORAGE / _digest(travelling)
     places = {item.path: inputs_to / item.place for item in travelling}
     return JobPackage(
         config=with_paths(config, lambda _, path: places.get(path, path)),
-        launch=launch.model_copy(update={"address": None}),
+        launch=launch.model_copy(update={"address": OWN_CLUSTER}),
         travelling=travelling,
         inputs_to=inputs_to,
     )
+
+
+def _check_verdicts(path: Path | None, storage: Path) -> None:
+    """People append to the file while the run goes on; of a copy that travelled it would see none of that."""
+    if path is not None and not path.is_relative_to(storage):
+        raise ConfigError(
+            f"evaluation.human_verdicts: {path} is not below launch.storage {storage}, so the job would read a copy "
+            "and never what is appended later; put the file on the storage, such as "
+            f"evaluation.human_verdicts={storage / path.name}"
+        )
 
 
 def _travelling(config: RunConfig, storage: Path) -> Iterator[Travelling]:

@@ -15,7 +15,7 @@ from ray.job_submission import JobDetails, JobStatus
 from cluster.config import LaunchConfig, RunConfig
 from cluster.jobs.client import JobServer, job_server
 from cluster.jobs.config import JobConfig
-from cluster.jobs.package import make_package, write_code
+from cluster.jobs.package import OWN_CLUSTER, make_package, write_code
 from cluster.preflight import check_packages
 from scheduler.errors import ConfigError
 
@@ -44,10 +44,14 @@ def submit_run(config: RunConfig, launch: LaunchConfig, *, address: str | None, 
 def submit_resume(
     root: Path, launch: LaunchConfig, overrides: Sequence[str], *, address: str | None, wait: bool
 ) -> int:
-    """Go on with a run that lies on the cluster's storage. Returns and raises as `submit_run`."""
+    """Go on with a run that lies on the cluster's storage, on this cluster whichever it was begun on.
+
+    Returns and raises as `submit_run`.
+    """
     check_packages()
     environment = environment_values(launch.job.env, os.environ)
-    command = ("run", "--resume", str(root), *(f"launch.{override}" for override in overrides))
+    settings = (f"address={OWN_CLUSTER}", *overrides)
+    command = ("run", "--resume", str(root), *(f"launch.{setting}" for setting in settings))
     with tempfile.TemporaryDirectory(prefix="taskheat-job-") as folder:
         server = JobServer(job_server(address or launch.job.address))
         write_code(Path(folder))

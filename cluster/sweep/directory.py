@@ -29,6 +29,11 @@ def trial_name(number: int) -> str:
     return f"trial-{number:03d}"
 
 
+def next_number(names: Iterable[str]) -> int:
+    """The number after the greatest of these trials; those in between may be missing."""
+    return 1 + max((int(name.rpartition("-")[2]) for name in names), default=-1)
+
+
 @dataclass(frozen=True, slots=True)
 class TrialSpec:
     """One run of a sweep.

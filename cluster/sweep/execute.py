@@ -17,7 +17,7 @@ from cluster.driver import ray_cluster
 from cluster.preflight import check_packages
 from cluster.settings import load_config
 from cluster.sweep.config import ObjectiveName, OptunaSearch, Pb2Schedule, SweepConfig
-from cluster.sweep.directory import SweepDirectory, TrialSpec
+from cluster.sweep.directory import SweepDirectory, TrialSpec, next_number
 from cluster.sweep.optuna_search import OptunaSearcher, optuna_package
 from cluster.sweep.outcome import conclude_sweep
 from cluster.sweep.results import SweepResults, gather_results
@@ -169,7 +169,7 @@ def _run_search(directory: SweepDirectory, config: SweepConfig, search: OptunaSe
         space=config.space,
         search=search,
         objective=config.objective,
-        first_number=len(directory.planned()),
+        first_number=next_number(directory.planned()),
         num_trials=left,
     )
     for trial in gather_results(directory, config).trials:

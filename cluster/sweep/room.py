@@ -15,13 +15,19 @@ from pathlib import Path
 from typing import IO
 
 from cluster.config import LaunchConfig
-from cluster.placement import STAGES, place
+from cluster.placement import STAGES, described_nodes, place, total_of
 
 _POLL_S = 0.5
 
 
 def concurrency(launch: LaunchConfig, cluster: Mapping[str, float]) -> int:
-    """How many runs of this launch the cluster holds at once, each in its larger stage; at least one."""
+    """How many runs of this launch the cluster holds at once, each in its larger stage; at least one.
+
+    Of a cluster that grows by itself what it may become counts, for nodes come only when runs ask for them.
+    """
+    if launch.grows:
+        largest = total_of(described_nodes(launch.cluster.groups))
+        cluster = {kind: max(cluster.get(kind, 0.0), largest.get(kind, 0.0)) for kind in {*cluster, *largest}}
     fits = [
         math.floor(cluster.get(kind, 0) / amount + 1e-6)
         for stage in STAGES

@@ -158,6 +158,8 @@ def _train(
 ) -> bool:
     """Begin the run, or go on with it, once there is room; returns whether it came to its end.
 
+    On a cluster that grows by itself room comes when it is asked for, so the run is started at once.
+
     Raises:
         ResourceError: The whole cluster is too small for the run, or there was no room for an hour.
     """
@@ -166,17 +168,18 @@ def _train(
     deadline = time.monotonic() + _WAIT_S
     while True:
         cluster = ray.cluster_resources()
-        placements = [place(launch.for_stage(stage), cluster) for stage in STAGES]
+        placements = [] if launch.grows else [place(launch.for_stage(stage), cluster) for stage in STAGES]
         for placement in placements:
             check_resources(placement, available=cluster, cluster=cluster)
         try:
-            check_resources(placements[0], available=ray.available_resources(), cluster=cluster)
+            for placement in placements[:1]:
+                check_resources(placement, available=ray.available_resources(), cluster=cluster)
             directory.discard_unbegun(root.root.name)
             if root.ledger.exists():
                 return resume_run(root.root, listener=listen) is not None
             return start_run(config, launch, fork=_fork(origin, config), listener=listen) is not None
         except ResourceError:
-            if time.monotonic() > deadline:
+            if launch.grows or time.monotonic() > deadline:
                 raise
             time.sleep(_POLL_S)
 

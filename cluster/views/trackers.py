@@ -4,15 +4,16 @@ They get the scalars of `cluster.views.scalars` under the run's name, and are se
 own environment variables (`WANDB_PROJECT`, `WANDB_MODE=offline`, `MLFLOW_TRACKING_URI`, `TRACKIO_SPACE_ID`, …). A run
 that goes on writes into the same run of the tracker; steps trained again after a restart are written again.
 
-A tracker that fails during training is given up with a note: the run does not depend on it, and everything it would
-have got is in the ledger.
+A tracker that fails, during training or at its end, is given up with a note: the run does not depend on it, and
+everything it would have got is in the ledger. User names and passwords in addresses are left out of every message.
 """
 
 import importlib.util
 import os
+import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -28,11 +29,11 @@ class Sink(Protocol):
     """One tracker's open run."""
 
     def log(self, scalars: Scalars) -> None:
-        """Write values of a step. Raises OSError when the tracker cannot take them."""
+        """Write values of a step. Raises what the tracker's package raises when it cannot take them."""
         ...
 
     def close(self) -> None:
-        """End the tracker's run."""
+        """End the tracker's run. Raises as `log`."""
         ...
 
 
@@ -66,17 +67,26 @@ class Trackers:
         scalars = self._scalars.observe(record)
         if scalars is None:
             return
-        for name, sink in list(self._sinks.items()):
-            try:
-                sink.log(scalars)
-            except OSError as error:
-                print(f"note: {name} is given up for this run: {error}", file=sys.stderr, flush=True)
-                del self._sinks[name]
+        self._ask_each(lambda sink: sink.log(scalars))
 
     def close(self) -> None:
         """End the trackers' runs."""
-        for sink in self._sinks.values():
-            sink.close()
+        self._ask_each(lambda sink: sink.close())
+
+    def _ask_each(self, ask: Callable[[Sink], None]) -> None:
+        """`ask` every tracker that is left; one that fails is given up."""
+        for name, sink in list(self._sinks.items()):
+            try:
+                ask(sink)
+            except Exception as error:  # noqa: BLE001 - each package has errors of its own, and the run needs none
+                said = without_user_info(str(error))
+                print(f"note: {name} is given up for this run: {said}", file=sys.stderr, flush=True)
+                del self._sinks[name]
+
+
+def without_user_info(text: str) -> str:
+    """The text with `user:password@` removed from every URL in it."""
+    return re.sub(r"(?<=://)[^/\s]\S*@", "", text)
 
 
 def _open(name: Tracker, *, run: str, folder: Path) -> Sink:
@@ -120,15 +130,15 @@ class _Mlflow:
         from mlflow.entities import Metric  # pyright: ignore[reportMissingImports]
         from mlflow.exceptions import MlflowException  # pyright: ignore[reportMissingImports]
 
-        self._failure, self._metric = MlflowException, Metric
+        self._metric = Metric
         self._last_ms = 0  # MLflow orders values of one step by time
         address = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder / 'mlflow.db'}"
         try:
             self._client = MlflowClient(tracking_uri=address)
             self._run_id = self._find(run) or self._create(run)
         except (MlflowException, OSError) as error:
-            remedy = "correct MLFLOW_TRACKING_URI"
-            raise ConfigError(f"launch.trackers: mlflow cannot be opened at {address} ({error}); {remedy}") from error
+            said = without_user_info(f"mlflow cannot be opened at {address} ({error})")
+            raise ConfigError(f"launch.trackers: {said}; correct MLFLOW_TRACKING_URI") from error
 
     def _experiment(self) -> str:
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT)
@@ -148,10 +158,7 @@ class _Mlflow:
         self._last_ms = max(self._last_ms + 1, time.time_ns() // 1_000_000)
         values = scalars.values.items()
         made: Any = [self._metric(_mlflow_key(tag), value, self._last_ms, scalars.step) for tag, value in values]
-        try:
-            self._client.log_batch(self._run_id, metrics=made)
-        except self._failure as error:
-            raise OSError(str(error)) from error
+        self._client.log_batch(self._run_id, metrics=made)
 
     def close(self) -> None:
         self._client.set_terminated(self._run_id)

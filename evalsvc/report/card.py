@@ -8,6 +8,7 @@ import json
 
 from evalsvc.report.page import percent_text, score_text
 from evalsvc.report.schema import Report, RunFacts
+from evalsvc.report.words import unit_in_words
 
 
 def model_card(report: Report, facts: RunFacts) -> str:
@@ -69,7 +70,8 @@ def _mixture(report: Report) -> str:
         )
         for name, task in report.tasks.items()
     ]
-    table = _table(("task", "first weight", "last weight", "share of samples", "samples"), rows)
+    share = f"share of {unit_in_words(report.weight_unit)}"
+    table = _table(("task", "first weight", "last weight", share, "samples"), rows)
     stage = report.stage_boundary_step
     exported = [event.text for event in report.events if event.kind == "export" and not event.superseded]
     facts = [

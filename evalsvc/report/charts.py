@@ -11,7 +11,7 @@ from typing import Any
 import altair as alt
 
 from evalsvc.report.schema import Report
-from evalsvc.report.words import COMPONENTS
+from evalsvc.report.words import COMPONENTS, unit_in_words
 
 PAGE_WIDTH = 880
 COLUMNS = 4
@@ -69,7 +69,8 @@ def figures(report: Report) -> list[Figure]:
         found.append(figure("heat", "Heat per task", caption, _heat(report)))
     if report.segments:
         caption = (
-            "Bar: share of the samples the task was served. Tick: share its weights called for. Ring: first weight."
+            f"Bar: share of the {unit_in_words(report.weight_unit)} the task was served. Tick: share its weights "
+            "called for. Ring: first weight."
         )
         found.append(figure("shares", "Realised and target share", caption, _shares(report)))
     return found
@@ -203,7 +204,7 @@ def _shares(report: Report) -> Any:
         y=alt.Y("task:N").sort(list(report.tasks)).title(None).axis(ticks=False, domain=False),
         tooltip=["task:N", *(alt.Tooltip(f"{field}:Q", format=".2%") for field in ("realised", "target", "first"))],
     )
-    axis = alt.X("realised:Q").axis(format="%").title("share of samples")
+    axis = alt.X("realised:Q").axis(format="%").title(f"share of {unit_in_words(report.weight_unit)}")
     bars = base.mark_bar(height=14, opacity=0.85).encode(x=axis, color=_task_colour(report).legend(None))
     ticks = base.mark_tick(thickness=3, size=24, color=_FAINT).encode(x="target:Q")
     rings = base.mark_point(size=60, color=_FAINT, filled=False, strokeWidth=1.5).encode(x="first:Q")

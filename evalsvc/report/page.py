@@ -16,7 +16,7 @@ import vl_convert
 
 from evalsvc.report.charts import THEMES, Figure, figures
 from evalsvc.report.schema import Report
-from evalsvc.report.words import COMPONENTS, seconds_in_words
+from evalsvc.report.words import COMPONENTS, seconds_in_words, unit_in_words
 
 _BUNDLE_SNIPPET = "window.vegaEmbed = vegaEmbed;"
 
@@ -47,6 +47,7 @@ def render_page(report: Report) -> str:
         figures(report),
         report=report,
         components=COMPONENTS,
+        unit=unit_in_words(report.weight_unit),
         recognised={name: task.recognised for name, task in report.tasks.items() if task.recognised},
         undone=sum(event.superseded for event in report.events),
     )

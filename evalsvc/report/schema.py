@@ -43,7 +43,8 @@ class RunFacts:
         num_workers: Training workers.
         base_model: Hub id or path of the pretrained model; None for one built from scratch.
         has_adapter: The result is a LoRA adapter, not a full model.
-        wall_seconds: Seconds of wall clock by what they were spent on.
+        wall_seconds: Seconds of wall clock of the last session (since the run was last started or gone on with), by
+            what they were spent on.
         test_scores: Score in [0, 1] on the held-out test rows, by task.
         rows: Row counts by task.
         sources: Where the rows come from.

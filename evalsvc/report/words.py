@@ -9,9 +9,10 @@ from collections.abc import Iterable
 
 from scheduler.explain import sentence
 from scheduler.records import DecisionRecord, TaskDecision
-from scheduler.setup import HeatConfig
+from scheduler.setup import HeatConfig, WeightUnit
 
 COMPONENTS = ("decay", "variance", "rejection", "gap")
+_UNITS: dict[WeightUnit, str] = {"samples": "samples", "tokens": "supervised tokens"}
 
 
 def heat_contributions(task: TaskDecision, config: HeatConfig) -> dict[str, float]:
@@ -54,6 +55,11 @@ def guard_sentences(decisions: Iterable[DecisionRecord]) -> list[str]:
             f"{worst.target_weight:.1%} asked, {worst.weight_after:.1%} given."
         )
     return sentences
+
+
+def unit_in_words(unit: WeightUnit) -> str:
+    """What a weight or share is a share of."""
+    return _UNITS[unit]
 
 
 def seconds_in_words(seconds: float) -> str:

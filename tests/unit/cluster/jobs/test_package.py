@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from cluster.addresses import why_cluster_is_silent
 from cluster.config import LaunchConfig, RunConfig
 from cluster.jobs.package import JobPackage, make_package
 from cluster.jobs.start import lay_inputs
+from cluster.manifests.config import ClusterConfig, GroupConfig
 from cluster.settings import load_config
 from scheduler.errors import ConfigError, RunDirectoryError
 
@@ -36,9 +38,12 @@ def write_project(folder: Path) -> tuple[Path, Path]:
     return home / "run.yaml", shared
 
 
+GROUPS = ClusterConfig(groups=(GroupConfig(name="workers", cpus=8, min_nodes=0, max_nodes=4),))
+
+
 def package_of(file: Path, storage: Path | None, *overrides: str) -> JobPackage:
     config = load_config(RunConfig, files=[file], overrides=overrides)
-    return make_package(config, LaunchConfig(storage=storage, address="auto"))
+    return make_package(config, LaunchConfig(storage=storage, cluster=GROUPS))
 
 
 def test_files_off_the_storage_travel_and_the_job_reads_them_from_the_storage(tmp_path: Path) -> None:
@@ -58,7 +63,31 @@ def test_files_off_the_storage_travel_and_the_job_reads_them_from_the_storage(tm
     assert job.data.tasks_file is not None
     assert job.data.tasks_file.is_file()
     assert all(path.is_relative_to(shared) for path in (local, beside, job.data.tasks_file, package.run_directory))
-    assert load_config(LaunchConfig, files=[folder / "launch.yaml"]).address is None
+
+
+def test_the_job_waits_for_the_nodes_of_a_cluster_that_grows(tmp_path: Path) -> None:
+    file, shared = write_project(tmp_path)
+    folder = tmp_path / "job"
+    folder.mkdir()
+    package_of(file, shared).write(folder)
+    launch = load_config(LaunchConfig, files=[folder / "launch.yaml"])
+    assert launch.grows
+    assert launch.address is not None
+    assert why_cluster_is_silent(launch.address) is None
+
+
+def test_a_file_of_verdicts_is_read_where_people_append_to_it_or_refused(tmp_path: Path) -> None:
+    file, shared = write_project(tmp_path)
+    beside, on_storage = file.parent / "verdicts.jsonl", shared / "verdicts.jsonl"
+    beside.touch()
+    package = package_of(file, shared, f"evaluation.human_verdicts={on_storage}")
+    assert package.config.evaluation.human_verdicts == on_storage
+    with pytest.raises(ConfigError) as caught:
+        package_of(file, shared, f"evaluation.human_verdicts={beside}")
+    assert str(caught.value) == (
+        f"evaluation.human_verdicts: {beside} is not below launch.storage {shared}, so the job would read a copy and "
+        f"never what is appended later; put the file on the storage, such as evaluation.human_verdicts={on_storage}"
+    )
 
 
 def test_a_task_is_named_after_the_same_file_and_folder_as_where_it_was_submitted(tmp_path: Path) -> None:
@@ -95,7 +124,7 @@ def test_the_code_that_travels_is_all_that_the_command_line_needs(tmp_path: Path
         (None, [], "launch.storage: not set; name the folder that every node"),
         ("shared", ["output.dir=/elsewhere"], "output.dir: /elsewhere is not below launch.storage"),
         ("shared", ["data.tasks_file=/gone.yaml"], r"data.tasks_file: /gone.yaml is neither here, .* nor below"),
-        ("shared", ["evaluation.human_verdicts=/none.jsonl"], "evaluation.human_verdicts: /none.jsonl is neither here"),
+        ("shared", ["evaluation.human_verdicts=/none.jsonl"], "verdicts: /none.jsonl is not below launch.storage"),
     ],
 )
 def test_what_the_job_could_not_find_is_refused_before_it_is_submitted(

@@ -1,5 +1,7 @@
 import re
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -8,7 +10,7 @@ from ray.job_submission import JobDetails, JobStatus, JobType
 from cluster.config import LaunchConfig
 from cluster.jobs.client import JobServer, job_server
 from cluster.jobs.config import JobConfig
-from cluster.jobs.submit import entrypoint_of, environment_values, exit_code
+from cluster.jobs.submit import entrypoint_of, environment_values, exit_code, submit_resume
 from cluster.jobs.token import read_token
 from cluster.settings import dump_config
 from scheduler.errors import ConfigError, ResourceError
@@ -36,6 +38,15 @@ def test_the_command_ends_as_the_job_did(status: JobStatus, code: int | None, ex
 def test_the_entry_point_survives_a_shell_whatever_the_names() -> None:
     entry = entrypoint_of(JobConfig(python="/opt/my env/python"), ("run", "a.b=c d"), inputs_to=Path("/s/it's"))
     assert entry == """'/opt/my env/python' -m cluster.jobs.start --inputs-to '/s/it'"'"'s' -- run 'a.b=c d'"""
+
+
+def test_a_run_is_gone_on_with_on_the_cluster_the_job_is_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    submitted: list[dict[str, Any]] = []
+    server = SimpleNamespace(address="http://head:8265", submit=lambda **asked: submitted.append(asked))
+    monkeypatch.setattr("cluster.jobs.submit.JobServer", lambda _: server)
+    assert submit_resume(tmp_path, LaunchConfig(), ["num_workers=4"], address=None, wait=False) == 0
+    [asked] = submitted
+    assert asked["entrypoint"].endswith(f" run --resume {tmp_path} launch.address=auto launch.num_workers=4")
 
 
 def test_variables_go_by_name_and_one_that_is_not_set_is_named() -> None:

@@ -8,6 +8,8 @@ import pytest
 from ray import tune
 
 from cluster.config import LaunchConfig
+from cluster.manifests.config import ClusterConfig, GroupConfig
+from cluster.sweep import trainable
 from cluster.sweep.config import SweepConfig
 from cluster.sweep.directory import SweepDirectory
 from cluster.sweep.objective import Score
@@ -15,6 +17,7 @@ from cluster.sweep.results import objectives_of, trial_result
 from cluster.sweep.trainable import Evaluations, leg_name, member_name
 from cluster.sweep.tuning import Notices
 from evalsvc.report.history import RunHistory
+from scheduler.errors import ResourceError
 from scheduler.ledger import read_ledger
 from tests.unit.cluster.sweep.configs import run_config
 from tests.unit.train.local_run import CrashError, Disturbances, LocalRun, local_run, small_tasks
@@ -107,3 +110,45 @@ def test_the_log_says_of_a_member_whether_it_goes_on_with_its_own_run_or_clones_
         "trial-001 goes on at step 40",
         "trial-001 clones trial-000 at step 40, and goes on with train.learning_rate=0.0025",
     ]
+
+
+def on_an_empty_cluster(folder: Path, monkeypatch: pytest.MonkeyPatch, *, address: str | None) -> SweepDirectory:
+    """A sweep whose cluster has no nodes yet; with an address they come when they are asked for."""
+    space = {"train.learning_rate": {"type": "choice", "values": [0.1]}}
+    output = {"dir": folder, "name": "sweep"}
+    config = SweepConfig.model_validate({"run": ["run.yaml"], "space": space, "output": output})
+    groups = (GroupConfig(name="workers", cpus=4, min_nodes=0, max_nodes=3),)
+    launch = LaunchConfig(address=address, num_workers=2, cluster=ClusterConfig(groups=groups))
+    monkeypatch.setattr(trainable.ray, "cluster_resources", dict)
+    monkeypatch.setattr(trainable.ray, "available_resources", dict)
+    base = run_config(output={"dir": folder / "runs", "name": "trial-000"})
+    return SweepDirectory.create(config, config.output, base=base, launch=launch)
+
+
+@pytest.mark.parametrize("address", [None, "auto"])
+def test_a_trial_without_room_is_refused_at_once_unless_the_cluster_grows(
+    address: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = on_an_empty_cluster(tmp_path, monkeypatch, address=address)
+    started: list[LaunchConfig] = []
+    monkeypatch.setattr(trainable, "start_run", lambda _, launch, **__: started.append(launch))
+    if address is None:
+        with pytest.raises(ResourceError, match="not enough free resources"):
+            trainable._train(directory, directory.base(), None, lambda _: None)
+        assert started == []
+    else:
+        trainable._train(directory, directory.base(), None, lambda _: None)
+        assert started == [directory.launch()]
+
+
+def test_a_trial_that_a_growing_cluster_could_never_hold_does_not_wait_for_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise ResourceError("2 x (9 CPU) do not fit")
+
+    directory = on_an_empty_cluster(tmp_path, monkeypatch, address="auto")
+    monkeypatch.setattr(trainable, "start_run", refuse)
+    monkeypatch.setattr(trainable.time, "sleep", lambda _: pytest.fail("it waited"))
+    with pytest.raises(ResourceError, match="do not fit"):
+        trainable._train(directory, directory.base(), None, lambda _: None)

@@ -2,18 +2,21 @@
 
 import importlib.util
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cluster.config import LaunchConfig, RunConfig, StageLaunch
+from cluster.manifests.config import ClusterConfig, GroupConfig
 from cluster.settings import dump_config, load_config
+from cluster.sweep import execute
 from cluster.sweep.config import SweepConfig
 from cluster.sweep.directory import SweepDirectory, TrialSpec
 from cluster.sweep.optuna_search import OptunaSearcher
 from cluster.sweep.outcome import winner_text
-from cluster.sweep.results import best_of, gather_results, trial_result
+from cluster.sweep.results import SweepResults, best_of, gather_results, trial_result
 from cluster.sweep.room import concurrency
 from cluster.sweep.trials import plan_trials, planned_steps
 from cluster.sweep.tuning import check_pb2, within
@@ -197,6 +200,41 @@ def test_as_many_trials_run_at_once_as_the_cluster_holds() -> None:
     assert concurrency(LaunchConfig(), {"CPU": 1.0}) == 1
     assert concurrency(LaunchConfig(num_workers=1), {"CPU": 8.0, "GPU": 2.0}) == 2
     assert concurrency(LaunchConfig(num_workers=1, stages=(StageLaunch(), StageLaunch(num_workers=4))), {"CPU": 8}) == 2
+
+
+def test_a_cluster_that_grows_is_counted_as_large_as_it_may_become() -> None:
+    groups = (GroupConfig(name="workers", cpus=4, min_nodes=0, max_nodes=3),)
+    launch = LaunchConfig(address="auto", num_workers=2, cluster=ClusterConfig(groups=groups))
+    assert concurrency(launch, {"CPU": 0.0}) == 6
+    assert concurrency(launch, {"CPU": 40.0}) == 20
+    assert concurrency(launch.model_copy(update={"address": None}), {"CPU": 4.0}) == 2
+
+
+def test_a_search_that_goes_on_gives_no_name_twice_though_a_trial_in_between_never_began(
+    tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("optuna")
+    space = {"train.learning_rate": {"type": "log_uniform", "low": 0.001, "high": 0.1}}
+    config, directory = swept(tmp_path, base, space=space, search={"type": "optuna", "trials": 7})
+    assert config.search.type == "optuna"
+    values = {"train.learning_rate": 0.01}
+    runs = {name: directory.run(name) for name in ("trial-000", "trial-001", "trial-002", "trial-004")}
+    begun = [
+        replace(trial_result(run, name=name, values=values, names=("macro",)), status="finished")
+        for name, run in runs.items()
+    ]
+    found = SweepResults(trials=tuple(begun), trunks=(), best=())
+    monkeypatch.setattr(execute, "gather_results", lambda *_: found)
+    monkeypatch.setattr(execute, "run_named", lambda *_, **__: None)
+    monkeypatch.setattr(execute, "_fit", lambda *_: None)
+    searchers: list[OptunaSearcher] = []
+    monkeypatch.setattr(execute, "tuner_of_search", lambda _, searcher, **__: searchers.append(searcher))
+    execute._run_search(directory, config, config.search, 1, print)
+    [searcher] = searchers
+    named = [searcher.suggest(str(number)) for number in range(4)]
+    assert [one if one == "FINISHED" else one["trial"] for one in named] == [
+        "trial-005", "trial-006", "trial-007", "FINISHED",
+    ]  # fmt: skip
 
 
 def test_optuna_follows_conditions_and_learns_of_trials_that_finished_before(tmp_path: Path) -> None:

@@ -1,12 +1,14 @@
 import os
 import subprocess
 import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
 from cluster.views.scalars import ScalarStream
-from cluster.views.trackers import Trackers, check_trackers
+from cluster.views.trackers import Trackers, check_trackers, without_user_info
 from scheduler.errors import ConfigError
 from tests.unit.evalsvc.report.simulated_run import simulated_records
 
@@ -54,6 +56,80 @@ def test_an_mlflow_that_is_not_there_is_told_before_training(tmp_path: Path, mon
     (tmp_path / "no").touch()
     with pytest.raises(ConfigError, match=r"mlflow cannot be opened at sqlite:.*; correct MLFLOW_TRACKING_URI"):
         Trackers(["mlflow"], run="demo", folder=tmp_path)
+
+
+class FakeMlflowError(Exception):
+    """As MLflow's own: no OSError."""
+
+
+def stand_in_mlflow(monkeypatch: pytest.MonkeyPatch, client: type) -> None:
+    """A package `mlflow` with this client, for what goes wrong only with a server."""
+    parts = {"mlflow": {"MlflowClient": client}, "mlflow.entities": {"Metric": lambda *values: values}}
+    for name, members in {**parts, "mlflow.exceptions": {"MlflowException": FakeMlflowError}}.items():
+        module = ModuleType(name)
+        module.__spec__ = ModuleSpec(name, None)
+        module.__dict__.update(members)
+        monkeypatch.setitem(sys.modules, name, module)
+
+
+class FailingClient:
+    """Opens a run, and fails in what `fails` names."""
+
+    fails: tuple[str, ...] = ()
+
+    def __init__(self, tracking_uri: str) -> None:
+        self.address = tracking_uri
+
+    def _answer(self, method: str, answer: object = None) -> object:
+        if method in self.fails:
+            raise FakeMlflowError(f"API request to {self.address} failed")
+        return answer
+
+    def get_experiment_by_name(self, _: str) -> object:
+        return self._answer("get_experiment_by_name", SimpleNamespace(experiment_id="1"))
+
+    def search_runs(self, *_: object, **__: object) -> object:
+        return [SimpleNamespace(info=SimpleNamespace(run_id="1"))]
+
+    def log_batch(self, *_: object, **__: object) -> object:
+        return self._answer("log_batch")
+
+    def set_terminated(self, _: str) -> object:
+        return self._answer("set_terminated")
+
+
+@pytest.mark.parametrize("fails", ["log_batch", "set_terminated"])
+def test_a_tracker_that_fails_at_any_time_is_given_up_once_and_costs_no_run(
+    fails: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stand_in_mlflow(monkeypatch, type("Client", (FailingClient,), {"fails": (fails,)}))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://somebody:s3cret@mlflow.example/api")
+    tell(Trackers(["mlflow"], run="demo", folder=tmp_path))
+    said = "note: mlflow is given up for this run: API request to https://mlflow.example/api failed\n"
+    assert capsys.readouterr().err == said
+
+
+def test_an_address_is_told_without_its_user_and_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in_mlflow(monkeypatch, type("Client", (FailingClient,), {"fails": ("get_experiment_by_name",)}))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://somebody:s3cret@db:5432/mlflow")
+    with pytest.raises(ConfigError) as caught:
+        Trackers(["mlflow"], run="demo", folder=tmp_path)
+    assert str(caught.value) == (
+        "launch.trackers: mlflow cannot be opened at postgresql://db:5432/mlflow (API request to "
+        "postgresql://db:5432/mlflow failed); correct MLFLOW_TRACKING_URI"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("postgresql+psycopg2://u:p@ss/w@db/x", "postgresql+psycopg2://db/x"),
+        ("no token@https://host and https://token@host", "no token@https://host and https://host"),
+        ("sqlite:////home/a@b/mlflow.db", "sqlite:////home/a@b/mlflow.db"),
+    ],
+)
+def test_user_info_is_removed_from_urls_and_from_nothing_else(text: str, shown: str) -> None:
+    assert without_user_info(text) == shown
 
 
 TELL = """

@@ -1,11 +1,13 @@
 import dataclasses
 
+import pytest
 import yaml
 
 from evalsvc.report.card import model_card
 from evalsvc.report.model import build_report
 from evalsvc.report.page import score_text
 from evalsvc.report.schema import RowCounts, SourceFacts
+from scheduler.setup import WeightUnit
 from tests.unit.evalsvc.report.simulated_run import FACTS, TASKS, simulated_records
 
 REPORT = build_report(simulated_records(), FACTS)
@@ -38,6 +40,12 @@ def test_the_card_shows_each_tasks_scores_and_the_plans():
         assert f"| {name} | {task.kind} | {scores} |" in card
     assert f"{REPORT.num_plans} plans" in card
     assert f"Stage 2 began at step {REPORT.stage_boundary_step}" in card
+
+
+@pytest.mark.parametrize(("unit", "words"), [("samples", "samples"), ("tokens", "supervised tokens")])
+def test_shares_are_of_what_the_weights_are_shares_of(unit: WeightUnit, words: str):
+    card = model_card(dataclasses.replace(REPORT, weight_unit=unit), FACTS)
+    assert f"| task | first weight | last weight | share of {words} | samples |" in card
 
 
 def test_the_loading_code_is_python():

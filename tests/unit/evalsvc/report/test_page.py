@@ -11,6 +11,7 @@ from evalsvc.report.charts import THEMES, figures
 from evalsvc.report.model import build_report
 from evalsvc.report.page import percent_text, render_page, score_text, write_report
 from scheduler.records import RunRecord
+from scheduler.setup import WeightUnit
 from tests.unit.evalsvc.report.simulated_run import FACTS, TASKS, simulated_records
 
 RECORDS = simulated_records()
@@ -87,6 +88,25 @@ def test_the_page_says_what_happened_in_words(html):
     text = Page(html).text
     for sentence in (*REPORT.notable, *(event.text for event in REPORT.events)):
         assert sentence in text
+
+
+@pytest.mark.parametrize(("unit", "words"), [("samples", "samples"), ("tokens", "supervised tokens")])
+def test_shares_are_told_in_the_unit_of_the_weights(unit: WeightUnit, words: str):
+    report = dataclasses.replace(REPORT, weight_unit=unit)
+    text = Page(render_page(report)).text
+    assert f"mean of the weights over the {words} trained under them" in text
+    assert f"the greatest difference between the two, in {words}, at any interval boundary" in text
+    assert f"{words} at most" in text
+    [shares] = [one for one in figures(report) if one.key == "shares"]
+    assert shares.caption.startswith(f"Bar: share of the {words} the task was served.")
+    assert f'"title": "share of {words}"' in json.dumps(shares.spec)
+
+
+def test_times_are_told_to_be_the_last_sessions_where_workers_started_more_than_once(html):
+    assert "time, last session: train" in Page(html).text
+    once = Page(render_page(dataclasses.replace(REPORT, num_attempts=1))).text
+    assert "time: train" in once
+    assert "last session" not in once
 
 
 def test_names_from_the_run_cannot_break_out_of_the_page():
