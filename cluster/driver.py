@@ -21,8 +21,8 @@ from typing import Any
 import ray
 import ray.train
 from ray.train.torch import TorchTrainer
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
+from cluster.actors import Evaluation, start_engine, start_evaluation
 from cluster.addresses import why_cluster_is_silent
 from cluster.config import LaunchConfig, RunConfig
 from cluster.coordinator import RayCoordinatorFactory
@@ -33,23 +33,20 @@ from cluster.placement import (
     check_resources,
     described_nodes,
     local_cpus,
-    threads_of,
     worker_groups,
 )
 from cluster.run_directory import RunDirectory
 from cluster.setup import Inputs
 from cluster.views.run_view import RunView
 from cluster.watch import Watch
-from cluster.worker_group import make_trainer, start_timeout_s
-from evalsvc.actor import EvaluationActor, EvaluationJob
+from cluster.worker_group import explained, make_trainer, start_timeout_s
+from evalsvc.actor import EvaluationJob
 from evalsvc.evaluator import FinalScore
-from scheduler.actor import HeatEngineActor
 from scheduler.engine import HeatEngine
 from scheduler.errors import ConfigError, ResourceError, RunFailedError
 from scheduler.ledger import read_ledger, write_setup
 from scheduler.records import AttemptRecord, CheckpointRecord, DecisionRecord, RollbackRecord
 from train.checkpoint_storage import storage_at
-from train.config import SplitName
 from train.worker_job import WorkerJob, WorkerResult
 
 _RAY_ENVIRONMENT = {
@@ -59,9 +56,6 @@ _RAY_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
-
-_ANYWHERE = PlacementGroupSchedulingStrategy(placement_group=None)  # type: ignore[arg-type]
-"""Not inside the placement group of a sweep's trial, which has no resources of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,21 +126,24 @@ class Driver:
 
         Raises:
             ray.train.TrainingFailedError: The workers failed more often than `launch.max_failures`.
-            RunFailedError: They found what would happen again, such as a diverged training.
+            RunFailedError: They found what would happen again, such as a diverged training; or they could not be
+                placed, or the evaluation could not start or score the result.
+            ResourceError: The engine could not start.
         """
         started = time.perf_counter()
-        engine, evaluator = self._start_actors()
+        engine, evaluation = self._start_actors()
         self.directory.update_manifest(status="running")
         storage_at(self.directory.checkpoint_place(self.config)).make()
         actors_s = time.perf_counter() - started
-        result = self._fit(engine, view)
+        result = self._fit(engine, evaluation, view)
         if result.reason == "failed":
             raise RunFailedError(result.diagnosis)
         fit_s = time.perf_counter() - started - actors_s
         has_finished = result.reason == "finished"
-        test = self._score(evaluator, "test") if has_finished else None
+        exported = self.directory.result(self.config)
+        test = evaluation.final_test(exported, "test") if has_finished else None
         may_select = has_finished and self.config.data.selection_per_task > 0
-        selection = self._score(evaluator, "selection") if may_select else None
+        selection = evaluation.final_test(exported, "selection") if may_select else None
         wall = {
             "actors": actors_s,
             "workers' start and stop": max(0.0, fit_s - result.train_s),
@@ -162,16 +159,12 @@ class Driver:
             wall_s={name: round(seconds, 2) for name, seconds in wall.items()},
         )
 
-    def _score(self, evaluator: Any, split: SplitName) -> list[FinalScore]:
-        return ray.get(evaluator.final_test.remote(self.directory.result(self.config), split))
-
-    def _start_actors(self) -> tuple[Any, Any]:
+    def _start_actors(self) -> tuple[Any, Evaluation]:
         setup, prepared = self.inputs.engine, self.inputs.prepared
         write_setup(self.directory.ledger, setup)
-        engine: Any = HeatEngineActor.options(
-            name=self.engine_name, namespace=self.namespace, **_engine_place(self.launch)
-        ).remote(str(self.directory.ledger))
-        ray.get(engine.ready.remote())
+        engine = start_engine(
+            self.launch, name=self.engine_name, namespace=self.namespace, ledger=self.directory.ledger
+        )
         job = EvaluationJob(
             model=self.config.model,
             tasks=self.inputs.tasks,
@@ -182,19 +175,8 @@ class Driver:
             engine_name=self.engine_name,
             namespace=self.namespace,
         )
-        evaluation = self.groups[1].placement.evaluation
-        evaluator: Any = EvaluationActor.options(
-            name=self.evaluator_name,
-            namespace=self.namespace,
-            scheduling_strategy=_ANYWHERE,
-            num_cpus=evaluation["CPU"],
-            num_gpus=evaluation.get("GPU", 0),
-            memory=evaluation.get("memory"),
-            resources={kind: amount for kind, amount in evaluation.items() if kind not in ("CPU", "GPU", "memory")},
-            label_selector=self.launch.evaluation_labels or None,
-            runtime_env={"env_vars": {"OMP_NUM_THREADS": str(threads_of(evaluation))}},
-        ).remote(job)
-        return engine, evaluator
+        evaluation = start_evaluation(job, self.launch, self.groups[1].placement, name=self.evaluator_name)
+        return engine, evaluation
 
     def _trainer(self, group: WorkerGroup) -> TorchTrainer:
         config, prepared = self.config, self.inputs.prepared
@@ -227,7 +209,7 @@ class Driver:
         base = self.launch.staging_dir or Path(tempfile.gettempdir()) / f"taskheat-staging-{os.getuid()}"
         return base / self.directory.identity
 
-    def _fit(self, engine: Any, view: RunView) -> WorkerResult:
+    def _fit(self, engine: Any, evaluation: Evaluation, view: RunView) -> WorkerResult:
         """Train with one group of workers after the other, as each hands over to the next, until one ends the run.
 
         A group that finds the checkpoint of another's stage, because a newer one was damaged, hands over at once: so
@@ -240,14 +222,14 @@ class Driver:
                 group = self.groups[stage]
                 if len(group.stages) == 1:
                     view.say(f"stage {stage}: {group.in_words()}")
-                result = self._fit_group(group, watch)
+                result = self._fit_group(group, evaluation, watch)
                 train_s, plan_wait_s = train_s + result.train_s, plan_wait_s + result.plan_wait_s
                 if result.reason not in ("handed_over", "rolled_back"):
                     return replace(result, train_s=train_s, plan_wait_s=plan_wait_s)
                 rolled_back = result.reason == "rolled_back"
                 stage = stage_to_go_on_with(self.directory.ledger) if rolled_back else result.stage
 
-    def _fit_group(self, group: WorkerGroup, watch: Watch) -> WorkerResult:
+    def _fit_group(self, group: WorkerGroup, evaluation: Evaluation, watch: Watch) -> WorkerResult:
         self.directory.update_manifest(num_workers=group.placement.num_workers)
         self.directory.forget_ray()
         os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(start_timeout_s(group.launch))
@@ -263,9 +245,15 @@ class Driver:
 
         thread = threading.Thread(target=fit, name="fit", daemon=True)
         thread.start()
-        watch.until(lambda: not thread.is_alive())
+
+        def is_over() -> bool:
+            has_ended = not thread.is_alive()
+            evaluation.check()  # which says why the workers failed, if they could not find it
+            return has_ended
+
+        watch.until(is_over)
         if failure:
-            raise failure[0]
+            raise explained(failure[0], group, run=self.directory.root)
         if box[0].return_value is None:
             raise ConfigError("the workers returned nothing: is this run's directory shared with another run?")
         return box[0].return_value
@@ -298,14 +286,6 @@ def _checked_groups(launch: LaunchConfig) -> dict[int, WorkerGroup]:
         check_resources(groups[1].placement, available=ray.available_resources(), cluster=ray.cluster_resources())
     check_nodes(launch, nodes)
     return groups
-
-
-def _engine_place(launch: LaunchConfig) -> dict[str, Any]:
-    """Actor options: on a node with the labels it is given, or beside the driver, which it would not outlive anyway."""
-    if launch.engine_labels:
-        return {"label_selector": launch.engine_labels, "scheduling_strategy": _ANYWHERE}
-    here = ray.get_runtime_context().get_node_id()
-    return {"scheduling_strategy": NodeAffinitySchedulingStrategy(node_id=here, soft=True)}
 
 
 @contextmanager

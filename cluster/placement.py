@@ -71,6 +71,10 @@ class WorkerGroup:
         number = self.placement.num_workers
         return f"{number} worker{'' if number == 1 else 's'}{f' on {on}' if on else ''}"
 
+    def demand(self, number: int) -> str:
+        """What so many of them need: `2 x (1 CPU, 0.75 GPU) with the labels pool=large`."""
+        return f"{number} x ({_size(self.placement.worker)}){_with_labels(self.launch.worker_selector)}"
+
 
 def worker_groups(launch: LaunchConfig, nodes: Sequence[Node]) -> dict[int, WorkerGroup]:
     """The group of each stage; one for both where nothing differs."""
@@ -139,10 +143,10 @@ def check_resources(placement: Placement, *, available: Mapping[str, float], clu
 
 
 def check_nodes(launch: LaunchConfig, nodes: Sequence[Node]) -> None:
-    """Refuse a stage whose workers, or an evaluation that, no nodes with the wanted labels could ever hold.
+    """Refuse a stage's workers, an evaluation or an engine that no nodes with the wanted labels could ever hold.
 
     Raises:
-        ResourceError: Says which stage, what its nodes hold, and what to change.
+        ResourceError: Says which of them, what its nodes hold, and what to change.
     """
     groups = worker_groups(launch, nodes)
     for stage in STAGES[: 1 if groups[1] is groups[2] else 2]:
@@ -150,13 +154,15 @@ def check_nodes(launch: LaunchConfig, nodes: Sequence[Node]) -> None:
         selector, placement = groups[stage].launch.worker_selector, groups[stage].placement
         _require_room(who, placement.num_workers, placement.worker, selector, nodes)
     _require_room("the evaluation", 1, groups[1].placement.evaluation, launch.evaluation_labels, nodes)
+    if launch.engine_labels:
+        _require_room("the heat engine", 1, {}, launch.engine_labels, nodes)
 
 
 def _require_room(
     who: str, number: int, process: Mapping[str, float], labels: Mapping[str, str], nodes: Sequence[Node]
 ) -> None:
     chosen = [node for node in nodes if node.has(labels)]
-    on = f" with the labels {_in_words(labels.items())}" if labels else ""
+    on = _with_labels(labels)
     if labels and not chosen:
         there = {(name, value) for node in nodes for name, value in node.labels.items() if "/" not in name}
         raise ResourceError(
@@ -165,11 +171,20 @@ def _require_room(
         )
     room = sum(node.holds(process) for node in chosen)
     if room < number:
-        size = ", ".join(f"{amount:g} {kind}" for kind, amount in sorted(process.items()) if amount > 0)
         raise ResourceError(
-            f"{who}: {number} x ({size}) do not fit on the {len(chosen)} node(s){on}, which hold {room} of them, each "
-            "whole on one node; lower the number or the size, or add nodes"
+            f"{who}: {number} x ({_size(process)}) do not fit on the {len(chosen)} node(s){on}, which hold "
+            f"{room} of them, each whole on one node; lower the number or the size, or add nodes"
         )
+
+
+def _size(process: Mapping[str, float]) -> str:
+    """`1 CPU, 0.75 GPU`."""
+    return ", ".join(f"{amount:g} {kind}" for kind, amount in sorted(process.items()) if amount > 0)
+
+
+def _with_labels(labels: Mapping[str, str]) -> str:
+    """` with the labels pool=large`; nothing without any."""
+    return f" with the labels {_in_words(labels.items())}" if labels else ""
 
 
 def _in_words(labels: Iterable[tuple[str, str]]) -> str:
@@ -199,6 +214,15 @@ def _setting(kind: str, who: str) -> str:
 def threads_of(resources: Mapping[str, float]) -> int:
     """Compute threads of a process with these resources: its CPUs, at least one."""
     return max(1, math.floor(resources.get("CPU", 0)))
+
+
+def environment_of(resources: Mapping[str, float]) -> dict[str, str]:
+    """Environment variables of a process with these resources: its threads, and no sight of GPUs if it has none.
+
+    Ray restricts what a process sees to the GPUs it reserves, but leaves one that reserves none with all of its node's.
+    """
+    unseen = {} if resources.get("GPU", 0) > 0 else {"CUDA_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": ""}
+    return {"OMP_NUM_THREADS": str(threads_of(resources)), **unseen}
 
 
 def local_cpus() -> int:

@@ -16,7 +16,7 @@ from evalsvc.config import EvaluationConfig
 from evalsvc.evaluator import FinalScore, make_evaluator
 from evalsvc.probes import Probe, read_probes
 from scheduler.task import TaskSpec
-from train.config import ModelConfig, SplitName
+from train.config import ModelConfig, PretrainedModel, SplitName
 from train.data.store import TokenStore
 from train.export import load_export
 from train.model import build_model, load_snapshot, load_tokenizer
@@ -35,6 +35,11 @@ class EvaluationJob:
     engine_name: str
     namespace: str
 
+    @property
+    def trust_remote_code(self) -> bool:
+        """Whether code that comes with the model may run."""
+        return isinstance(self.model, PretrainedModel) and self.model.trust_remote_code
+
 
 @ray.remote(max_restarts=-1, max_task_retries=-1)
 class EvaluationActor:
@@ -46,6 +51,7 @@ class EvaluationActor:
         self._store = TokenStore.open(job.store)
         tokenizer = load_tokenizer(job.tokenizer)
         self._num_tasks = len(job.tasks)
+        self._trust_remote_code = job.trust_remote_code
         self._model = build_model(job.model, tokenizer, device=self._device, seed=job.seed).eval()
         self._evaluator = make_evaluator(tokenizer, self._store, tasks=job.tasks, config=job.evaluation, seed=job.seed)
         self._engine = ray.get_actor(job.engine_name, namespace=job.namespace)
@@ -82,8 +88,12 @@ class EvaluationActor:
 
     def final_test(self, result: Path, split: SplitName = "test") -> list[FinalScore]:
         """Score what was exported to the folder `result` on held-out rows; test rows have not been read before."""
-        load_export(self._model, result)
+        load_export(self._model, result, trust_remote_code=self._trust_remote_code)
         return self._evaluator.final_test(self._model, self._rows(split))
+
+    def ready(self) -> int:
+        """Process id, once the model is built; a constructor that failed shows here."""
+        return os.getpid()
 
     def _rows(self, split: SplitName) -> list[tuple[Probe, ...]]:
         return read_probes(self._store, num_tasks=self._num_tasks, split=split)

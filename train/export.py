@@ -24,10 +24,16 @@ def export_merged(model: PeftModel, tokenizer: PreTrainedTokenizerBase, director
     export_model(merged, tokenizer, directory)  # pyright: ignore[reportArgumentType]
 
 
-def load_export(model: PreTrainedModel | PeftModel, directory: Path) -> None:
-    """Put what `export_model` wrote back into a model of the same build."""
+def load_export(model: PreTrainedModel | PeftModel, directory: Path, *, trust_remote_code: bool = False) -> None:
+    """Put what `export_model` wrote back into a model of the same build.
+
+    Raises:
+        ValueError: The model's code comes with it, and `trust_remote_code` does not let it run.
+    """
     if isinstance(model, PeftModel):
         set_peft_model_state_dict(model, load_peft_weights(str(directory), device="cpu"))
         return
-    exported = AutoModelForCausalLM.from_pretrained(directory, dtype=model.dtype, use_safetensors=True)
+    exported = AutoModelForCausalLM.from_pretrained(
+        directory, dtype=model.dtype, use_safetensors=True, trust_remote_code=trust_remote_code
+    )
     model.load_state_dict(exported.state_dict())

@@ -162,6 +162,13 @@ def test_labels_that_no_node_has_are_refused_with_the_stage_and_those_there_are(
         check_nodes(launch, TWO_POOLS)
     with pytest.raises(ResourceError, match="the evaluation: there is no node with the labels zone=b"):
         check_nodes(LaunchConfig(evaluation_labels={"zone": "b"}), TWO_POOLS)
+    with pytest.raises(ResourceError, match="the heat engine: there is no node with the labels pool=stabel; the nodes"):
+        check_nodes(LaunchConfig(engine_labels={"pool": "stabel"}), TWO_POOLS)
+
+
+def test_the_engine_has_room_on_a_node_that_is_full() -> None:
+    full = Node({"CPU": 0.0}, {"pool": "stable"})
+    check_nodes(LaunchConfig(engine_labels={"pool": "stable"}), [*TWO_POOLS, full])
 
 
 def test_workers_that_fit_on_no_node_whole_are_refused_though_the_nodes_together_would_hold_them() -> None:

@@ -1,12 +1,13 @@
 """What a run leaves behind loads with plain transformers and peft, and computes the same."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, dynamic_module_utils
 
 from tests.unit.train.made import llama
 from train.config import LoraConfig, PretrainedModel, TinyModel
@@ -81,4 +82,44 @@ def test_what_was_exported_can_be_put_back_into_a_model_bit_for_bit(kind: str, t
     export_model(model, TOKENIZER, tmp_path / "result")
     fresh = build_model(config, TOKENIZER, device=CPU, seed=0).eval()
     load_export(fresh, tmp_path / "result")
+    assert torch.equal(fresh(PROMPT).logits, model(PROMPT).logits)
+
+
+CODE = """
+from transformers import LlamaConfig, LlamaForCausalLM
+
+
+class OwnConfig(LlamaConfig):
+    model_type = "own_llama"
+
+
+class OwnModel(LlamaForCausalLM):
+    config_class = OwnConfig
+"""
+
+
+def own_code(folder: Path) -> None:
+    """A model folder whose code lies in it."""
+    llama().save_pretrained(folder)
+    (folder / "own.py").write_text(CODE)
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "own_llama", "architectures": ["OwnModel"]}
+    config["auto_map"] = {"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.OwnModel"}
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+@torch.no_grad()
+def test_a_whole_model_with_code_of_its_own_is_put_back_if_that_code_is_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    own_code(tmp_path / "base")
+    config = PretrainedModel(path=str(tmp_path / "base"), lora=None, trust_remote_code=True)
+    model = moved(build_model(config, TOKENIZER, device=CPU, seed=0))
+    assert type(model) is not LlamaForCausalLM
+    export_model(model, TOKENIZER, tmp_path / "result")
+    fresh = build_model(config, TOKENIZER, device=CPU, seed=0).eval()
+    with pytest.raises(ValueError, match="trust_remote_code"):
+        load_export(fresh, tmp_path / "result")
+    load_export(fresh, tmp_path / "result", trust_remote_code=True)
     assert torch.equal(fresh(PROMPT).logits, model(PROMPT).logits)
