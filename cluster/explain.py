@@ -22,7 +22,6 @@ from scheduler.prior import prior_weights
 from scheduler.records import DecisionRecord, ForkRecord, Record, RunRecord, TaskDecision
 from scheduler.setup import EngineSetup
 from scheduler.signals import TaskSignal
-from scheduler.states import StateMachine
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,9 +185,7 @@ def _max_change(setup: EngineSetup, plan: MixturePlan, decision: DecisionRecord 
     limit = guards.max_change(plan.effective_from_step / setup.total_steps)
     if decision is None:
         return limit
-    states = StateMachine(setup.mixture.states, total_steps=setup.total_steps, interval_steps=setup.interval_steps)
-    states.load_state_dict({"state": decision.state, "num_measured": 0})
-    return min(limit, states.max_change(late_max_change=guards.late_max_change))
+    return min(limit, setup.mixture.states.max_change(decision.state, late_max_change=guards.late_max_change))
 
 
 def _move(made: TaskDecision) -> float:

@@ -15,6 +15,7 @@ from evalsvc.evaluator import make_evaluator
 from evalsvc.human_verdicts import check_verdicts
 from evalsvc.probes import probe_order
 from scheduler.allocation import AdaptiveAllocation, UniformAllocation
+from scheduler.config_model import faults
 from scheduler.curriculum import wilson
 from scheduler.curriculum_config import CurriculumConfig
 from scheduler.engine import HeatEngine
@@ -101,7 +102,7 @@ def _engine_setup(config: RunConfig, tasks: tuple[TaskSpec, ...], store: TokenSt
             else (),
         )
     except ValidationError as error:
-        raise ConfigError("; ".join(problem["msg"] for problem in error.errors())) from error
+        raise ConfigError(faults(error)) from error
 
 
 def _check_stages(config: RunConfig, store: TokenStore) -> None:

@@ -18,7 +18,7 @@ from cluster.settings import load_config
 from evalsvc.report.history import RunHistory
 from evalsvc.report.simulation import ArmReport, FitReport, SimulationReport, arm_report, fit_report, shown_tasks
 from evalsvc.report.simulation_page import cells, header
-from scheduler.config_model import ConfigModel
+from scheduler.config_model import ConfigModel, faults
 from scheduler.errors import ConfigError
 from scheduler.ledger import read_ledger
 from scheduler.policies import policy_notes
@@ -264,8 +264,7 @@ def _setup(name: str, config: SimulationConfig, learner: LearnerConfig, fitted: 
             num_probes=(config.measurement.num_probes,) * len(learner.tasks),
         )
     except ValidationError as error:
-        problems = "; ".join(problem["msg"] for problem in error.errors())
-        raise ConfigError(f"arms.{name}: {problems}") from error
+        raise ConfigError(f"arms.{name}: {faults(error)}") from error
 
 
 def _ignored(arms: Mapping[str, SimulationConfig]) -> Iterator[str]:

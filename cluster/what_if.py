@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from cluster.config import StageConfig, schedule_fault
 from cluster.fork import changes
 from cluster.settings import load_config
-from scheduler.config_model import ConfigModel
+from scheduler.config_model import ConfigModel, faults
 from scheduler.counterfactual import Counterfactual, decide_otherwise
 from scheduler.errors import ConfigError
 from scheduler.ledger import read_ledger
@@ -142,7 +142,7 @@ def altered_setup(setup: EngineSetup, files: Sequence[Path], overrides: Sequence
     try:
         return EngineSetup.model_validate(setup.model_copy(update=changes).model_dump(mode="json"))
     except ValidationError as error:
-        raise ConfigError("; ".join(problem["msg"] for problem in error.errors())) from error
+        raise ConfigError(faults(error)) from error
 
 
 def _compared(found: Counterfactual) -> WhatIf:

@@ -2,13 +2,18 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 
 class ConfigModel(BaseModel):
     """Frozen, closed pydantic model. One default per setting, in its field."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
+
+
+def faults(error: ValidationError) -> str:
+    """What was refused, in the validators' own words."""
+    return "; ".join(problem["msg"] for problem in error.errors())
 
 
 class PathLike:

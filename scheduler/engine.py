@@ -58,6 +58,7 @@ class Weighing:
         driver: The statistic that moved the weights; None for heat and when they were held.
         transition: The stage that begins with the new plan, if one does.
         step: What else changes with it: state, difficulty levels, frozen tasks.
+        was_outside: The weights before broke a floor or ceiling of this stage, and were brought within them first.
     """
 
     guarded: Guarded
@@ -65,6 +66,7 @@ class Weighing:
     driver: Driver | None
     transition: Transition | None
     step: Step
+    was_outside: bool
 
 
 class HeatEngine:
@@ -173,13 +175,12 @@ class HeatEngine:
             weights=tuple(weighing.guarded.weights.tolist()),
             **exposure._asdict(),
         )
-        are_others = self.guards.admit(self._weights) is not self._weights
         self._weights = weighing.guarded.weights
         self.probes = self._next_probes(weighing.guarded.weights)
         tasks, step = self._task_decisions(before, weighing), weighing.step
         words = (
             *sentences(tasks, held=weighing.held),
-            *((BROUGHT_WITHIN_BOUNDS,) if are_others else ()),
+            *((BROUGHT_WITHIN_BOUNDS,) if weighing.was_outside else ()),
             *recognitions(tasks, known),
             *step_sentences(step, self.plan.effective_from_step),
         )
@@ -206,12 +207,13 @@ class HeatEngine:
         transition = self._stage_transition(effective_step, anything_measured=len(evaluation.signals) > 0)
         step = self.progression.observe(evaluation, self.heat.state, stages=self.stages, effective_step=effective_step)
         facts = self._facts(effective_step)
+        was_outside = facts.previous is not self._weights
         match self._ask(self._evidence(evaluation, facts, source_step), stage_begins=transition is not None):
             case Target(logits=logits, driver=driver):
-                return Weighing(self.guards.apply(logits, facts), None, driver, transition, step)
+                return Weighing(self.guards.apply(logits, facts), None, driver, transition, step, was_outside)
             case Hold(reason=reason):
                 kept = Guarded(facts.previous, facts.previous, np.zeros(len(facts.previous), dtype=np.intp))
-                return Weighing(kept, reason, None, transition, step)
+                return Weighing(kept, reason, None, transition, step, was_outside)
 
     def _next_probes(self, weights: NDArray[np.float64]) -> Allocation:
         policy = self.setup.stage_policies[self.stages.stage - 1]
@@ -302,13 +304,14 @@ class HeatEngine:
         )
 
     def _facts(self, effective_step: int) -> GuardFacts:
+        states = self.progression.states
         return GuardFacts(
             previous=self.guards.admit(self._weights),
             progress=effective_step / self.setup.total_steps,
             overfit_evaluations=self.heat.state.overfit,
             epochs_left=self._epochs_left(self._weights, effective_step=effective_step),
             frozen_tasks=self.progression.frozen_tasks,
-            max_change=self.progression.states.max_change(late_max_change=self.guards.late_max_change),
+            max_change=states.config.max_change(states.state, late_max_change=self.guards.late_max_change),
         )
 
     def _first_weights(self) -> NDArray[np.float64]:

@@ -42,8 +42,7 @@ from scheduler.setup import EngineSetup
 from scheduler.signals import IntervalReport, TaskSignal
 
 _KEPT_CHECKPOINTS = 16
-_PEAK_SLACK_EVALUATIONS = 4
-"""A peak lies `overfit_patience` evaluations back, and a few more under lag or where the loss wavered."""
+_SPARE_CHECKPOINTS = 2
 _KEPT_PLANS = 8
 
 
@@ -281,8 +280,7 @@ class RunMemory:
     @property
     def _num_kept(self) -> int:
         """Checkpoints to know: all that the run might be gone on with, or go back to for a task past its peak."""
-        patience = [one.overfit_patience for one in self.setup.stages_guards if one.overfit_action == "roll_back"]
-        return max(_KEPT_CHECKPOINTS, 1 + max(patience, default=0) + _PEAK_SLACK_EVALUATIONS)
+        return max(_KEPT_CHECKPOINTS, 1 + self.setup.evaluations_gone_back + _SPARE_CHECKPOINTS)
 
     def plan_in_force(self, step: int) -> MixturePlan:
         """Newest plan whose effective step has come."""

@@ -20,6 +20,8 @@ from scheduler.task import Repetition, TaskSpec
 Mode = Literal["lag1", "sync", "async"]
 WeightUnit = Literal["samples", "tokens"]
 
+_PEAK_SLACK_EVALUATIONS = 2
+
 
 class HeatConfig(ConfigModel):
     """How heat is computed from signals (formulas and units in `scheduler.heat`).
@@ -226,6 +228,10 @@ class CapabilityBoundary(ConfigModel):
             raise ValueError(f"max_steps {self.max_steps} lies before min_steps {self.min_steps}")
         return self
 
+    def limit(self, total_steps: int) -> int:
+        """Step by which the stage ends in a run of `total_steps`, whatever the model can do."""
+        return max(self.min_steps, total_steps // 2) if self.max_steps is None else self.max_steps
+
 
 Boundary = Annotated[StepBoundary | FractionBoundary | CapabilityBoundary, Field(discriminator="type")]
 
@@ -347,6 +353,15 @@ class EngineSetup(ConfigModel):
     def stages_guards(self) -> tuple[GuardConfig, ...]:
         """The guards of every stage that the run may come to."""
         return tuple(map(self.guards_of, (1,) if self.boundary is None else (1, 2)))
+
+    @property
+    def evaluations_gone_back(self) -> int:
+        """How many evaluations a roll-back reaches back; 0 where no stage goes back.
+
+        A peak lies `overfit_patience` evaluations back, and one or two more under lag or where the loss wavered.
+        """
+        patience = [own.overfit_patience for own in self.stages_guards if own.overfit_action == "roll_back"]
+        return max(patience) + _PEAK_SLACK_EVALUATIONS if patience else 0
 
     @property
     def freezes(self) -> bool:

@@ -79,7 +79,7 @@ class StageMachine:
             if self.passes_in_a_row >= boundary.evaluations and step >= boundary.min_steps:
                 row = f"{self.passes_in_a_row} evaluations in a row"
                 return f"{label} {reached:.2f} >= {boundary.at_least:.2f} in {row}"
-        limit = max(boundary.min_steps, self.total_steps // 2) if boundary.max_steps is None else boundary.max_steps
+        limit = boundary.limit(self.total_steps)
         if step >= limit:
             return f"max_steps {limit} reached with {found}; {boundary.at_least:.2f} was asked for"
         return None

@@ -51,6 +51,12 @@ class StatesConfig(ConfigModel):
             raise ValueError(f"frozen_after {frozen} lies before late_after {late}; nothing is left to be late")
         return self
 
+    def max_change(self, state: str, *, late_max_change: float) -> float:
+        """A state's own step limit; infinite where it has none."""
+        if state == "transition":
+            return self.transition_max_change
+        return late_max_change if state == "late" else float("inf")
+
 
 class StateMachine:
     """In which state the plans of a run are made. One `observe` per decision."""
@@ -96,12 +102,6 @@ class StateMachine:
         if self.state == "frozen":
             return f"the mixture is frozen from {self.config.frozen_after:g} of the run on"
         return None
-
-    def max_change(self, *, late_max_change: float) -> float:
-        """The state's own step limit; infinite where it has none."""
-        if self.state == "transition":
-            return self.config.transition_max_change
-        return late_max_change if self.state == "late" else float("inf")
 
     def _find(self, step: int, *, stage: int, stage_start_step: int) -> StateName:
         config, progress = self.config, step / self.total_steps

@@ -92,7 +92,7 @@ class Worker:
         self.coordinator: Coordinator | None = job.coordinator.open() if self.rank == 0 else None
         self.checkpoints = CheckpointStore(
             job.checkpoints,
-            keep=num_kept(job.train, job.setup.stages_guards),
+            keep=num_kept(job.train, job.setup),
             pinned=job.train.checkpoint_at,
             staging=job.staging,
             journal=job.journal,

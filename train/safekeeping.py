@@ -8,7 +8,7 @@ Every rank has one; rank 0, which has the coordinator, writes, and the others ta
 
 import logging
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerBase
 
 from scheduler.errors import PreemptedError
 from scheduler.selection import Ranked
-from scheduler.setup import GuardConfig
+from scheduler.setup import EngineSetup
 from train.checkpoint import Manifest
 from train.checkpoint_store import CheckpointStore
 from train.config import TrainConfig
@@ -30,20 +30,12 @@ from train.notices import Notices, gather_notices, was_told_to_end
 logger = logging.getLogger(__name__)
 
 _NOTICE_GRACE_S = 20.0
-_PEAK_SLACK_EVALUATIONS = 2
-"""A peak lies `overfit_patience` evaluations back, and one or two more under lag or where the loss wavered."""
 
 
-def num_kept(train: TrainConfig, guards: Iterable[GuardConfig]) -> int:
-    """How many of the newest checkpoints stay: also those that a run may go back to for a task past its peak.
-
-    `guards` are those of every stage.
-    """
-    patience = [one.overfit_patience for one in guards if one.overfit_action == "roll_back"]
-    if not patience:
-        return train.keep_checkpoints
-    reach = max(patience) + _PEAK_SLACK_EVALUATIONS
-    return max(train.keep_checkpoints, 1 + math.ceil(reach / train.checkpoint_every_intervals))
+def num_kept(train: TrainConfig, setup: EngineSetup) -> int:
+    """How many of the newest checkpoints stay: also those that a run may go back to for a task past its peak."""
+    reach = math.ceil(setup.evaluations_gone_back / train.checkpoint_every_intervals)
+    return max(train.keep_checkpoints, 1 + reach)
 
 
 class Safekeeping:

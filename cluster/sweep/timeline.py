@@ -131,8 +131,7 @@ def _stage_2_begins(config: RunConfig, interval: int) -> int | None:
         case CapabilityBoundary() as asked:
             lag = interval if config.mixture.mode == "lag1" else 0
             soonest = max((asked.evaluations - 1) * interval + lag, _boundary_from(asked.min_steps, interval))
-            limit = max(asked.min_steps, total // 2) if asked.max_steps is None else asked.max_steps
-            return min(soonest, _boundary_from(limit, interval))
+            return min(soonest, _boundary_from(asked.limit(total), interval))
         case None:
             return None
 

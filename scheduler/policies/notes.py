@@ -75,8 +75,7 @@ def _deciding_steps(stage: int, setup: EngineSetup) -> range:
             case FractionBoundary(fraction=fraction):
                 earliest = latest = math.ceil(fraction * setup.total_steps)
             case capability:
-                at_most = setup.total_steps // 2 if capability.max_steps is None else capability.max_steps
-                earliest, latest = capability.min_steps, max(capability.min_steps, at_most)
+                earliest, latest = capability.min_steps, capability.limit(setup.total_steps)
         if stage == 1:
             ends = min(ends, latest - setup.lag_steps)
         else:

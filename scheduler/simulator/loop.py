@@ -10,7 +10,7 @@ What this does not do: late plans, restarts, skipped evaluations, human verdicts
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -130,7 +130,7 @@ class _Run:
             self._boundary(step)
             self._train(min(interval, total - step))
         truth = self.learner.truth()
-        self._report(total, truth)
+        self._record_interval(self._observe_served(total, truth))
         self._note(total, truth, self._measure(total, truth))
         self._record(EndRecord(step=total, reason="finished"))
         return self._run()
@@ -138,15 +138,14 @@ class _Run:
     def _boundary(self, step: int) -> None:
         truth = self.learner.truth()
         if self.setup.mode == "sync":
-            served = self._interval_report(step, truth)
-            self.engine.observe_interval(served)
+            served = self._observe_served(step, truth)
             self._record(ServedRecord(served))
             shown = self._evaluate(step, truth)
             self._take_plan(step)
-            self._report(step, truth)
+            self._record_interval(replace(served, plan_version=self.plan.version))
         else:
             self._take_plan(step)
-            self._report(step, truth)
+            self._record_interval(self._observe_served(step, truth))
             shown = self._evaluate(step, truth)
         self._note(step, truth, shown)
 
@@ -187,9 +186,10 @@ class _Run:
         shown = {signal.task: signal.score for signal in signals}
         return np.array([shown.get(name, np.nan) for name in self.learner.names])
 
-    def _interval_report(self, step: int, truth: Truth) -> IntervalReport:
+    def _observe_served(self, step: int, truth: Truth) -> IntervalReport:
+        """Tell the engine what has been trained; returns what it was told."""
         losses = zip(truth.train_loss.tolist(), self.last_counts.tolist(), strict=True)
-        return IntervalReport(
+        report = IntervalReport(
             attempt=0,
             step=step,
             plan_version=self.plan.version,
@@ -198,12 +198,11 @@ class _Run:
             train_loss=tuple(loss if count else None for loss, count in losses),
             sequence_hash=0,
         )
+        self.engine.observe_interval(report)
+        return report
 
-    def _report(self, step: int, truth: Truth) -> None:
-        report = self._interval_report(step, truth)
-        if self.setup.mode != "sync" or step == self.setup.total_steps:
-            self.engine.observe_interval(report)
-        age = step - self.plan.source_step if self.plan.source_step >= 0 else step
+    def _record_interval(self, report: IntervalReport) -> None:
+        age = report.step - self.plan.source_step if self.plan.source_step >= 0 else report.step
         self._record(IntervalRecord(report=report, staleness_steps=age))
 
     def _note(self, step: int, truth: Truth, shown: Array) -> None:

@@ -1,6 +1,7 @@
 """A run that goes back before the peak of a task that overfits, and on without it."""
 
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
@@ -8,11 +9,12 @@ from cluster.audit import audit
 from cluster.driver import stage_to_go_on_with
 from evalsvc.report.history import RunHistory
 from scheduler.ledger import read_ledger
-from scheduler.records import AttemptRecord, DecisionRecord, Record, RollbackRecord, SignalRecord, StorageRecord
+from scheduler.records import AttemptRecord, DecisionRecord, RollbackRecord, SignalRecord, StorageRecord
 from tests.unit.train.local_run import CrashError, Disturbances, LocalRun, local_run, small_tasks
 from train.worker_job import WorkerResult
 
 STEPS, INTERVAL = 60, 3
+Kind = TypeVar("Kind")
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +52,7 @@ def to_the_end(run: LocalRun) -> tuple[WorkerResult, int]:
     return result, went_back
 
 
-def records(run: LocalRun, kind: type[Record]) -> list[Record]:
+def records(run: LocalRun, kind: type[Kind]) -> list[Kind]:
     return [record for record in read_ledger(run.ledger) if isinstance(record, kind)]
 
 
@@ -78,9 +80,9 @@ def test_the_run_goes_back_before_the_peak_and_on_without_the_task_and_its_ledge
     first = first_rollback(run)
     assert "noise" in first.tasks
     assert first.to_step <= min(peak(run, task, before=first.step) for task in first.tasks) < first.step
-    starts = [record for record in records(run, AttemptRecord) if isinstance(record, AttemptRecord)]
+    starts = records(run, AttemptRecord)
     assert (starts[1].step, starts[1].frozen) == (first.to_step, first.tasks)
-    last = [record for record in records(run, DecisionRecord) if isinstance(record, DecisionRecord)][-1]
+    last = records(run, DecisionRecord)[-1]
     assert last.tasks[-1].task == "noise"
     assert last.tasks[-1].held_by == "overfit freeze"
     assert audit(run.ledger).num_steps == STEPS
@@ -125,7 +127,7 @@ def test_a_group_that_dies_before_its_next_checkpoint_goes_on_without_the_task_a
         with pytest.raises(CrashError):
             crashed.start(Disturbances(crash_at=rollback.to_step + INTERVAL))
     assert to_the_end(crashed)[0].reason == "finished"
-    starts = [record for record in records(crashed, AttemptRecord) if isinstance(record, AttemptRecord)]
+    starts = records(crashed, AttemptRecord)
     assert [(start.step, start.frozen) for start in starts[1:4]] == [(rollback.to_step, rollback.tasks)] * 3
     assert crashed.weights == run.weights
     assert audit(crashed.ledger).num_steps == STEPS
@@ -139,7 +141,7 @@ def test_a_peak_before_the_first_checkpoint_sends_the_run_back_to_its_beginning(
     assert (result.reason, result.step) == ("finished", STEPS)
     assert went_back >= 1
     assert first_rollback(run).to_step == 0
-    starts = [record for record in records(run, AttemptRecord) if isinstance(record, AttemptRecord)]
+    starts = records(run, AttemptRecord)
     assert (starts[1].step, starts[1].frozen) == (0, first_rollback(run).tasks)
     assert audit(run.ledger).num_steps == STEPS
 
@@ -160,7 +162,7 @@ def test_without_a_checkpoint_that_old_the_task_is_frozen_and_the_ledger_says_wh
     assert bare.checkpoints
     result, went_back = to_the_end(bare)
     assert (result.reason, went_back) == ("finished", 0)
-    notes = [record.detail for record in records(bare, StorageRecord) if isinstance(record, StorageRecord)]
+    notes = [record.detail for record in records(bare, StorageRecord)]
     assert notes == [f"no checkpoint of step {rollback.to_step} or before is left, so the run does not go back there"]
 
 
@@ -173,7 +175,7 @@ def test_a_run_that_was_stopped_instead_goes_back_once_it_goes_on(tmp_path: Path
     assert max(stopped.checkpoints) == rollback.step + INTERVAL
     result, went_back = to_the_end(stopped)
     assert (result.reason, went_back) == ("finished", 1)
-    starts = [record.step for record in records(stopped, AttemptRecord) if isinstance(record, AttemptRecord)]
+    starts = [record.step for record in records(stopped, AttemptRecord)]
     assert starts == [0, rollback.step + INTERVAL, rollback.to_step]
     assert audit(stopped.ledger).num_steps == STEPS
     assert stopped.weights == run.weights
