@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from bench.policies.compute import Meter
+from bench.policies.shadows import Shadows, decided_by
 from bench.policies.trace import Array, Mask, Trace
 from cluster.config import RunConfig
 from cluster.setup import Inputs
@@ -46,7 +47,12 @@ _NO_CHECKPOINTS = 1_000_000
 
 
 def play(
-    config: RunConfig, inputs: Inputs, *, random_tasks: tuple[str, ...], script: Sequence[Array] | None = None
+    config: RunConfig,
+    inputs: Inputs,
+    *,
+    random_tasks: tuple[str, ...],
+    script: Sequence[Array] | None = None,
+    shadows: Mapping[str, EngineSetup] | None = None,
 ) -> Trace:
     """One run from start to end; equal arguments give equal traces but for the clock.
 
@@ -55,10 +61,13 @@ def play(
         inputs: Of this configuration.
         random_tasks: Tasks with random labels.
         script: Weights [K] of each interval, the last for all that follow; None: the engine decides.
+        shadows: Other arms' engines, by name, whose settings differ in what the engine alone reads; those that decide
+            the same all along are named in the trace.
     """
     started_s = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
-        outside = _Outside(config, inputs, Path(folder) / LEDGER_FILE, script, random_tasks)
+        shadowing = Shadows(shadows or {}, Path(folder) / "shadows")
+        outside = _Outside(config, inputs, Path(folder) / LEDGER_FILE, script, random_tasks, shadowing)
         worker = Worker(_job(config, inputs, Path(folder), outside))
         outside.training = Meter(worker.model)
         worker.run()
@@ -94,6 +103,7 @@ class _Outside:
     ledger: Path
     script: Sequence[Array] | None
     random_tasks: tuple[str, ...]
+    shadows: Shadows
     training: Meter | None = None
     steps: list[int] = field(default_factory=list)
     weights: list[tuple[float, ...]] = field(default_factory=list)
@@ -126,7 +136,11 @@ class _Outside:
         return self
 
     def begin(self, step: int, engine_state: dict[str, Any] | None, refused: tuple[str, ...]) -> int:
-        return 0 if self.keeper is None else self.keeper.begin_attempt("only", step, engine_state, refused)
+        if self.keeper is None:
+            return 0
+        self.shadows.require_decided(decided_by(self.keeper))
+        self.shadows.tell(lambda keeper: keeper.begin_attempt("only", step))
+        return self.keeper.begin_attempt("only", step, engine_state, refused)
 
     def plan_for(self, step: int) -> PlanAnswer:
         if self.keeper is not None:
@@ -181,11 +195,15 @@ class _Outside:
 
     def _decide(self, keeper: HeatKeeper, *, step: int, attempt: int, plan_version: int) -> None:
         probes = keeper.probes_for(step)
+        self.shadows.require_probes(step, probes)
         for signal in self.evaluator.evaluate(
             self.model, probes, step=step, attempt=attempt, plan_version=plan_version
         ):
             keeper.observe(signal)
+            self.shadows.tell(lambda other, told=signal: other.observe(told))
         keeper.evaluation_done(attempt, step)
+        self.shadows.tell(lambda other: other.evaluation_done(attempt, step))
+        self.shadows.require_decided(decided_by(keeper))
         self.given_up.append(keeper.memory.engine.heat.learnability.noise_step >= 0.0)
 
     def _judge(self, split: str, rows: Sequence[Sequence[Probe]]) -> float:
@@ -196,10 +214,12 @@ class _Outside:
     def report_served(self, report: IntervalReport) -> None:
         if self.keeper is not None:
             self.keeper.observe_served(report)
+            self.shadows.tell(lambda keeper: keeper.observe_served(report))
 
     def report(self, report: IntervalReport) -> None:
         if self.keeper is not None:
             self.keeper.observe_interval(report)
+            self.shadows.tell(lambda keeper: keeper.observe_interval(report))
 
     def checkpoint(self, step: int) -> dict[str, Any]:
         raise NotImplementedError(f"a run inside one process writes no checkpoints, and was asked for one at {step}")
@@ -227,14 +247,20 @@ class _Outside:
             num_steps=np.diff(self.steps).tolist(),
             weights=np.array(self.weights),
             given_up=np.array(self.given_up) if self.given_up else None,
-            floor=None if self.keeper is None else setup.mixture.guards.floor_ratio / len(setup.tasks),
+            floor=None if self.keeper is None else floor_of(setup),
             curve=self.curve,
             train_units=self.train_units,
             probe_units=self.probe_units,
             selection=self.scores["selection"],
             test=self.scores["test"],
             cpu_s=cpu_s,
+            alike=self.shadows.names,
         )
+
+
+def floor_of(setup: EngineSetup) -> float:
+    """Least weight of a task under the run's guards."""
+    return setup.mixture.guards.floor_ratio / len(setup.tasks)
 
 
 def _scripted(script: Sequence[Array], setup: EngineSetup, step: int) -> MixturePlan:

@@ -29,6 +29,8 @@ class Outcome:
         recognised_at: Share of the run that was over when the last of them was damped; None if one never was.
         random_share_after: Mean weight per such task from then on; None if never damped.
         cpu_s: CPU-seconds of the run, preparation left out.
+        run_of: The arm that was run where this one's engine decided the same all along (`bench.policies.shadows`);
+            None: this arm itself.
     """
 
     suite: str
@@ -48,6 +50,7 @@ class Outcome:
     recognised_at: float | None
     random_share_after: float | None
     cpu_s: float
+    run_of: str | None = None
 
     @property
     def macro(self) -> float:

@@ -29,6 +29,7 @@ sign-flip test after Holm over the column.
 *to target*: compute until uniform's final selection score was reached, 100 % where it never was (restricted mean), and
 in how many runs it was. *regret*: what the best of the four simple and eight Dirichlet mixtures has more, in hindsight.
 """
+_SHARED = "Decided the same at every evaluation, on the same signals, and so have the same run:"
 
 
 def page_part(
@@ -106,6 +107,7 @@ def _suite(summary: SuiteSummary, words: str) -> list[str]:
         *beside_table(summary),
         "",
         *([_recognition(summary.recognition), ""] if summary.recognition else []),
+        *_shared_runs(summary),
     ]
 
 
@@ -159,6 +161,16 @@ def beside_table(summary: SuiteSummary) -> list[str]:
             verdict = "better" if difference.above_zero else "worse" if difference.below_zero else "no difference shown"
             lines.append(f"| {name} | {metric} | {in_words(difference)} | {_p(difference.p)} | {verdict} |")
     return lines
+
+
+def _shared_runs(summary: SuiteSummary) -> list[str]:
+    """Arms that were not run because another's run is theirs, a line each."""
+    shared = [
+        f"- {arm.name}: {'its run is' if count == arm.num_seeds == 1 else f'{count} of its runs are'} that of {other}."
+        for arm in summary.arms
+        for other, count in arm.run_of.items()
+    ]
+    return [_SHARED, "", *shared, ""] if shared else []
 
 
 def _recognition(found: Recognition) -> str:

@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,13 @@ import numpy as np
 from bench.policies import worlds
 from bench.policies.arms import ARMS, HEAT, Arm, Array, random_walk, static_weights
 from bench.policies.compute import affordable_steps
-from bench.policies.local import play
+from bench.policies.local import floor_of, play
 from bench.policies.outcome import Outcome
 from bench.policies.suites import REAL_SUITES, ROOT, RealSuite
 from cluster.config import RunConfig
 from cluster.data import task_cards
 from cluster.setup import Inputs, evaluation_costs, gather_inputs, inputs_of
+from scheduler.setup import EngineSetup
 from train.data.store import TokenStore
 
 RUNS = ROOT / "bench" / "results" / "policies"
@@ -57,15 +59,25 @@ def run_world(seed: int, names: Sequence[str]) -> list[Outcome]:
     return list(done.values())
 
 
-def run_real(suite: str, name: str, seed: int, *, heat: Outcome | None, quick: bool) -> Outcome:
-    """One arm of a real suite; `heat` is the heat arm's outcome of the same seed, which its controls follow."""
+def run_real(
+    suite: str, name: str, seed: int, *, heat: Outcome | None, quick: bool, besides: Sequence[str] = ()
+) -> list[Outcome]:
+    """One arm of a real suite, and those of `besides` that turned out to have the same run.
+
+    `heat` is the heat arm's outcome of the same seed, which its controls follow.
+    """
     chosen, arm = REAL_SUITES[suite], ARMS[name]
     config = chosen.config(arm, seed=seed, folder=RUNS / "prepared", quick=quick)
     inputs = _prepared(config)
+    shadows: dict[str, EngineSetup] = {}
     if arm.kind == "engine":
-        if arm.is_charged:
-            config, inputs = _shortened(config, inputs)
-        trace = play(config, inputs, random_tasks=chosen.random_tasks)
+        config, inputs = _charged(arm, config, inputs)
+        for other in besides:
+            beside = chosen.config(ARMS[other], seed=seed, folder=RUNS / "prepared", quick=quick)
+            beside, its_inputs = _charged(ARMS[other], beside, inputs)
+            if _differ_in_the_engine_alone(config, beside):
+                shadows[other] = its_inputs.engine
+        trace = play(config, inputs, random_tasks=chosen.random_tasks, shadows=shadows)
     else:
         setup = inputs.engine
         script = _script(
@@ -74,11 +86,28 @@ def run_real(suite: str, name: str, seed: int, *, heat: Outcome | None, quick: b
             num_rows=setup.num_rows,
             total_samples=setup.total_steps * setup.global_batch_size,
             num_plans=-(-setup.total_steps // setup.interval_steps),
-            floor=setup.mixture.guards.floor_ratio / len(setup.tasks),
+            floor=floor_of(setup),
             seed=seed,
         )
         trace = play(config, inputs, random_tasks=chosen.random_tasks, script=script)
-    return trace.outcome(suite=suite, arm=name, seed=seed)
+    own = trace.outcome(suite=suite, arm=name, seed=seed)
+    alike = [replace(own, arm=other, random_floor=floor_of(shadows[other]), run_of=name) for other in trace.alike]
+    return [own, *alike]
+
+
+def _charged(arm: Arm, config: RunConfig, inputs: Inputs) -> tuple[RunConfig, Inputs]:
+    """The run of an arm on the rows of `inputs`, its probes paid for with steps where they are charged."""
+    if arm.is_charged:
+        found = evaluation_costs(config, TokenStore.open(inputs.prepared.store_path), inputs.tasks)
+        steps = affordable_steps(found, steps=config.train.steps, interval=inputs.engine.interval_steps)
+        config = config.model_copy(update={"train": config.train.model_copy(update={"steps": steps})})
+    return config, inputs_of(config, task_cards(config), inputs.prepared)
+
+
+def _differ_in_the_engine_alone(one: RunConfig, other: RunConfig) -> bool:
+    """Whether two runs differ in nothing but settings that only the engine reads, which its decisions show."""
+    engine = {name: getattr(one.mixture, name) for name in ("prior", "policy", "heat", "guards")}
+    return other.model_copy(update={"mixture": other.mixture.model_copy(update=engine)}) == one
 
 
 def _script(
@@ -111,14 +140,6 @@ def _prepared(config: RunConfig) -> Inputs:
     """The inputs of a run; runs of one seed share their prepared rows, and one process at a time prepares."""
     with _locked(config.output.dir / "lock"):
         return gather_inputs(config)
-
-
-def _shortened(config: RunConfig, inputs: Inputs) -> tuple[RunConfig, Inputs]:
-    """The same run with as many steps as its budget leaves beside its evaluations."""
-    found = evaluation_costs(config, TokenStore.open(inputs.prepared.store_path), inputs.tasks)
-    steps = affordable_steps(found, steps=config.train.steps, interval=inputs.engine.interval_steps)
-    shorter = config.model_copy(update={"train": config.train.model_copy(update={"steps": steps})})
-    return shorter, inputs_of(shorter, task_cards(shorter), inputs.prepared)
 
 
 @contextmanager

@@ -1,15 +1,16 @@
 """What is left to run, in which order, and the processes that run it.
 
 Each real run has a process of its own, forked from one that has loaded everything; of the simulator's suite it is a
-batch of worlds. A control waits for the heat run that it follows. Every outcome is written down when it is there, so an
-interrupted benchmark goes on where it was.
+batch of worlds. A control waits for the heat run that it follows. A run of one arm is that of every waiting arm whose
+engine decided the same (`bench.policies.shadows`). Every outcome is written down when it is there, so an interrupted
+benchmark goes on where it was.
 """
 
 import multiprocessing
 import os
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bench.policies import worlds
 from bench.policies.arms import ARMS, CONTROLS, HEAT
@@ -21,10 +22,14 @@ _WORLDS_A_JOB = 20
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Arms of some seeds that one process runs: one arm of one seed in a real suite."""
+    """Arms of some seeds that one process runs: one arm of one seed in a real suite.
+
+    `besides`: arms that wait, whose run this one may turn out to be.
+    """
 
     seeds: tuple[int, ...]
     arms: tuple[str, ...]
+    besides: tuple[str, ...] = ()
 
 
 class Campaign:
@@ -68,7 +73,9 @@ class Campaign:
                     done, _ = wait(running, return_when=FIRST_COMPLETED)
                     for future in done:
                         del running[future]
-                        self._keep(future.result(), num_left=len(jobs) + len(running))
+                        found = future.result()
+                        jobs = [job for job in jobs if not _is_done(job, found)]
+                        self._keep(found, num_left=len(jobs) + len(running))
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
@@ -94,8 +101,12 @@ class Campaign:
     def _next(self, jobs: list[Job]) -> Job | None:
         """Take out the first job whose heat run, if it follows one, is there."""
         for place, job in enumerate(jobs):
-            if self.suite == worlds.NAME or not set(job.arms) & set(CONTROLS) or self._heat_of(job) is not None:
+            if self.suite == worlds.NAME:
                 return jobs.pop(place)
+            if not set(job.arms) & set(CONTROLS) or self._heat_of(job) is not None:
+                del jobs[place]
+                besides = (other.arms[0] for other in jobs if other.seeds == job.seeds)
+                return replace(job, besides=tuple(arm for arm in besides if ARMS[arm].kind == "engine"))
         return None
 
     def _heat_of(self, job: Job) -> Outcome | None:
@@ -105,15 +116,20 @@ class Campaign:
         self.results.add({self.keys[one.arm, one.seed]: one for one in outcomes})
         last = outcomes[-1]
         what = (
-            f"{last.arm}, seed {last.seed}"
+            f"{', '.join(one.arm for one in outcomes)}, seed {last.seed}"
             if self.suite != worlds.NAME
             else f"{len(outcomes)} runs to seed {last.seed}"
         )
-        cpu_s = sum(one.cpu_s for one in outcomes)
+        cpu_s = sum(one.cpu_s for one in outcomes if one.run_of is None)
         print(
             f"{self.suite}: {what}: macro {last.macro:.3f}, worst {last.worst:.3f}, {cpu_s:.0f} CPU-s; {num_left} left",
             flush=True,
         )
+
+
+def _is_done(job: Job, found: Sequence[Outcome]) -> bool:
+    """Whether another job's run turned out to be this one's."""
+    return any((one.arm,) == job.arms and (one.seed,) == job.seeds for one in found)
 
 
 def _in_order() -> list[str]:
@@ -124,7 +140,7 @@ def _in_order() -> list[str]:
 def run_job(suite: str, job: Job, heat: Outcome | None, *, quick: bool) -> list[Outcome]:
     """In a process of its own. A world's controls follow a heat run of the same call."""
     if suite != worlds.NAME:
-        return [run_real(suite, job.arms[0], job.seeds[0], heat=heat, quick=quick)]
+        return run_real(suite, job.arms[0], job.seeds[0], heat=heat, quick=quick, besides=job.besides)
     follows = [HEAT] if HEAT not in job.arms and set(job.arms) & set(CONTROLS) else []
     outcomes = [one for seed in job.seeds for one in run_world(seed, [*follows, *job.arms])]
     return [one for one in outcomes if one.arm in job.arms]

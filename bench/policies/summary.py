@@ -9,6 +9,7 @@
 column.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -67,6 +68,7 @@ class ArmSummary:
         compute_ratio: All compute against uniform's.
         random_share: Mean weight of a task with random labels.
         cpu_s: Mean CPU-seconds of a run.
+        run_of: How many of its runs are those of another arm, by that arm: the engine decided the same.
     """
 
     name: str
@@ -82,6 +84,7 @@ class ArmSummary:
     compute_ratio: float | None
     random_share: float | None
     cpu_s: float | None
+    run_of: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,6 +253,7 @@ def _arm_summary(
         else None,
         random_share=_mean(random_shares) if random_shares else None,
         cpu_s=_mean(one.cpu_s for one in runs.values()) if runs else None,
+        run_of=Counter(one.run_of for one in runs.values() if one.run_of is not None),
     )
 
 

@@ -30,6 +30,7 @@ class Trace:
         selection: Scores at the end by task.
         test: Likewise, on rows that nothing was chosen by.
         cpu_s: CPU-seconds.
+        alike: Arms whose engines decided the same all along, so that this run is theirs too.
     """
 
     tasks: tuple[str, ...]
@@ -44,6 +45,7 @@ class Trace:
     selection: Mapping[str, float]
     test: Mapping[str, float]
     cpu_s: float
+    alike: tuple[str, ...] = ()
 
     def outcome(self, *, suite: str, arm: str, seed: int) -> Outcome:
         """The summary. A plan decided at the start of an interval is in force from the next one on (mode `lag1`)."""

@@ -74,6 +74,26 @@ def test_a_scripted_run_is_the_run_of_the_engine_that_gives_the_same_weights(fol
     assert script.probe_units == 0.0 < engine.probe_units
 
 
+def test_a_run_is_that_of_every_arm_whose_engine_decides_the_same_and_of_no_other(folder: Path) -> None:
+    heat = {"policy": {"type": "heat", "strength": 20.0}, "prior": {"type": "uniform"}}
+    config, inputs = real_run(folder, heat)
+    arms = {
+        "no-core-hold": {**heat, "guards": {"hold_core": False}},  # there is no core task to hold
+        "no-step-limit": {**heat, "guards": {"max_change": 1.0, "late_max_change": 1.0}},
+        "other-start": {
+            "policy": {"type": "heat"},
+            "prior": {"type": "explicit", "weights": {"copy": 3.0, "last": 1.0, "noise": 1.0}},
+        },
+        "other-probes": {**heat, "allocation": {"type": "uniform", "probes_per_task": 2}},
+    }
+    runs = {name: real_run(folder, mixture) for name, mixture in arms.items()}
+    shadows = {name: its_inputs.engine for name, (_, its_inputs) in runs.items()}
+    trace = play(config, inputs, random_tasks=("noise",), shadows=shadows)
+    assert trace.alike == ("no-core-hold",)
+    own = {name: without_clock(play(*run, random_tasks=("noise",))) for name, run in runs.items()}
+    assert [name for name, other in own.items() if other == {**without_clock(trace), "alike": ()}] == ["no-core-hold"]
+
+
 def test_tokens_trained_are_counted_as_the_rows_of_the_stream_have_them(folder: Path) -> None:
     config, inputs = real_run(folder, {})
     trace = play(config, inputs, random_tasks=(), script=[np.array([1.0, 0.0, 0.0])])
