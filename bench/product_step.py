@@ -41,8 +41,7 @@ class ProductStep:
     def __init__(
         self, model: Any, rows: Sequence[Sequence[EncodedRow]], *, config: ModelConfig, batch_size: int, packing: bool
     ) -> None:
-        self.model = model
-        layout = lay_out(model, parallelism="ddp", device=CPU)
+        self.model, layout = lay_out(lambda _: model, parallelism="ddp", device=CPU)
         self.stepper = Stepper(
             rank=0,
             world_size=1,

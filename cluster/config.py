@@ -133,7 +133,8 @@ class RunConfig(ConfigModel):
     @model_validator(mode="after")
     def _parts_fit_together(self) -> "RunConfig":
         fault = schedule_fault(self.stages, self.mixture, steps=self.train.steps)
-        fault = fault or _off_the_boundaries(self.train, self.mixture) or self._export_fault()
+        fault = fault or _off_the_boundaries(self.train, self.mixture) or self._curriculum_fault()
+        fault = fault or self._export_fault()
         if fault is not None:
             raise ValueError(fault)
         if self.train.influence is None and self._goes_by_gradients():
@@ -146,6 +147,17 @@ class RunConfig(ConfigModel):
     def _goes_by_gradients(self) -> bool:
         policies = [self.mixture.policy if stage.policy is None else stage.policy for stage in self.stages]
         return any(isinstance(policy, GradientPolicy) for policy in policies)
+
+    def _curriculum_fault(self) -> str | None:
+        """Why the curriculum would do nothing, or None."""
+        windows = [f"stages.{number}.difficulty" for number, stage in enumerate(self.stages) if stage.difficulty]
+        if self.mixture.curriculum is None or len(windows) < len(self.stages):
+            return None
+        return (
+            "mixture.curriculum would do nothing: every stage has a difficulty window of its own "
+            f"({', '.join(windows)}), which it leaves alone; remove the window of a stage, or set mixture.curriculum "
+            "to null"
+        )
 
     def _export_fault(self) -> str | None:
         """Why the result cannot be what `train` asks for, or None."""

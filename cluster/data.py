@@ -60,6 +60,7 @@ def prepare_data(config: RunConfig, cards: Mapping[str, TaskSpec], *, executor: 
             seed=config.seed,
             arrangements=wanted_arrangements(config),
             max_arranged_length=_max_arranged_length(config),
+            trust_remote_code=config.model.trust_remote_code,
             executor=executor or local,
             progress=progress,
         )
@@ -132,7 +133,7 @@ class PretrainedTokenizer:
         return self._load()
 
     def _load(self) -> "PreTrainedTokenizerBase":
-        from train.model import load_tokenizer
+        from train.model_path import load_tokenizer
 
         tokenizer = load_tokenizer(Path(self.path), trust_remote_code=self.trust_remote_code)
         if tokenizer.pad_token_id is None:

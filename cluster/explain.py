@@ -1,7 +1,7 @@
 """`taskheat explain`: the decision in force at a step, told from the run's ledger alone.
 
     step ─► boundary the step lies in ─► plan in force there ─► its decision, the signals it was made on, and whatever
-            happened between that evaluation and the step: signals refused, plans late, snapshots skipped, restarts
+            happened between that evaluation and the step: what was refused, plans late, snapshots skipped, restarts
 
 Nothing is recomputed (`taskheat replay` does that): what is told is what was decided and written down at the time. Of
 a run that restarted, only what the model was really made by is told. Wording of moves and measurements is in

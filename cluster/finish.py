@@ -1,5 +1,6 @@
 """After training: report, model card, ledger tables, manifest. All of it can be made again from ledger and manifest."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 import pyarrow.parquet as pq
@@ -62,17 +63,27 @@ def _facts(config: RunConfig, directory: RunDirectory, inputs: Inputs, outcome: 
     else:
         words = f"llama from scratch, hidden {model.hidden_size}, {model.num_layers} layers"
     tests = outcome.test or []
+    timed = [session for session in directory.sessions if session is not None]
     return RunFacts(
         run_name=directory.root.name,
         model=words,
         num_workers=outcome.num_workers,
         base_model=model.path if isinstance(model, PretrainedModel) else None,
         has_adapter=isinstance(model, PretrainedModel) and model.lora is not None,
-        wall_seconds=outcome.wall_s,
+        trust_remote_code=model.trust_remote_code,
+        wall_seconds=_summed(timed),
+        num_sessions=len(directory.sessions),
+        num_untimed_sessions=len(directory.sessions) - len(timed),
         test_scores={result.task: result.score for result in tests if result.score is not None},
         rows=rows,
         sources=_sources(inputs),
     )
+
+
+def _summed(sessions: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Seconds of each part over these sessions."""
+    parts = dict.fromkeys(part for session in sessions for part in session)
+    return {part: round(sum(session.get(part, 0.0) for session in sessions), 2) for part in parts}
 
 
 def _sources(inputs: Inputs) -> tuple[SourceFacts, ...]:

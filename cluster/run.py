@@ -74,6 +74,7 @@ def _train(
             trackers=launch.trackers,
             listener=listener,
         )
+        directory.begin_session()
         try:
             outcome = driver.run(view)
         except (TrainingFailedError, RunFailedError) as error:
@@ -126,9 +127,10 @@ def _tell_storage_problem(config: RunConfig, directory: RunDirectory, outcome: O
 
 
 def _conclude(config: RunConfig, directory: RunDirectory, inputs: Inputs, outcome: Outcome) -> Report | None:
+    directory.end_session(outcome.wall_s)
     _tell_storage_problem(config, directory, outcome)
     if outcome.worker.reason == "stopped":
-        directory.update_manifest(status="stopped", step=outcome.worker.step, wall_s=outcome.wall_s)
+        directory.update_manifest(status="stopped", step=outcome.worker.step)
         console.print(
             f"stopped at step {outcome.worker.step}{' with a checkpoint' if outcome.worker.step else ''}; "
             f"to go on: taskheat run --resume {directory.root}",

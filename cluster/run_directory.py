@@ -14,7 +14,7 @@ import os
 import platform
 import shutil
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -171,6 +171,22 @@ class RunDirectory:
         partial = self.manifest.with_suffix(".partial")
         partial.write_text(json.dumps(self.read_manifest() | fields, indent=2, ensure_ascii=False), encoding="utf-8")
         partial.replace(self.manifest)
+
+    def begin_session(self) -> None:
+        """Count one more start of the driver, whose times are not known before it ends."""
+        self.update_manifest(sessions=[*self.sessions, None])
+
+    def end_session(self, wall_s: Mapping[str, float]) -> None:
+        """Keep the seconds that this session's parts took."""
+        self.update_manifest(sessions=[*self.sessions[:-1], dict(wall_s)])
+
+    @property
+    def sessions(self) -> list[dict[str, float] | None]:
+        """The seconds that the parts of each session took, by part; None where it failed or was killed.
+
+        A session lasts from the start of the run, or from where it is gone on with, to the driver's end.
+        """
+        return self.read_manifest().get("sessions", [])
 
     def bind_data(self, prepared: Path) -> None:
         """Remember which prepared data the run trains on.

@@ -150,18 +150,12 @@ def _unlevelled(config: RunConfig, store: TokenStore) -> tuple[str, ...]:
     """A note on tasks where a curriculum or a stage's difficulty window does nothing.
 
     Raises:
-        ConfigError: No task has more than one difficulty level, or every stage has a window beside the curriculum.
+        ConfigError: No task has more than one difficulty level.
     """
     settings = [
         f"stages.{number}.difficulty" for number, stage in enumerate(config.stages) if stage.difficulty is not None
     ]
     if config.mixture.curriculum is not None:
-        if len(settings) == len(config.stages):
-            raise ConfigError(
-                "mixture.curriculum would do nothing: every stage has a difficulty window of its own "
-                f"({', '.join(settings)}), which it leaves alone; remove the window of a stage, or set "
-                "mixture.curriculum to null"
-            )
         settings.append("mixture.curriculum")
     if not settings:
         return ()

@@ -16,7 +16,7 @@ from evalsvc.config import EvaluationConfig
 from evalsvc.evaluator import FinalScore, make_evaluator
 from evalsvc.probes import Probe, read_probes
 from scheduler.task import TaskSpec
-from train.config import ModelConfig, PretrainedModel, SplitName
+from train.config import ModelConfig, SplitName
 from train.data.store import TokenStore
 from train.export import load_export
 from train.model import build_model, load_snapshot, load_tokenizer
@@ -35,11 +35,6 @@ class EvaluationJob:
     engine_name: str
     namespace: str
 
-    @property
-    def trust_remote_code(self) -> bool:
-        """Whether code that comes with the model may run."""
-        return isinstance(self.model, PretrainedModel) and self.model.trust_remote_code
-
 
 @ray.remote(max_restarts=-1, max_task_retries=-1)
 class EvaluationActor:
@@ -49,9 +44,9 @@ class EvaluationActor:
         torch.set_num_threads(max(1, int(os.environ.get("OMP_NUM_THREADS", "1"))))
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._store = TokenStore.open(job.store)
-        tokenizer = load_tokenizer(job.tokenizer)
+        tokenizer = load_tokenizer(job.tokenizer, trust_remote_code=job.model.trust_remote_code)
         self._num_tasks = len(job.tasks)
-        self._trust_remote_code = job.trust_remote_code
+        self._trust_remote_code = job.model.trust_remote_code
         self._model = build_model(job.model, tokenizer, device=self._device, seed=job.seed).eval()
         self._evaluator = make_evaluator(tokenizer, self._store, tasks=job.tasks, config=job.evaluation, seed=job.seed)
         self._engine = ray.get_actor(job.engine_name, namespace=job.namespace)
@@ -70,8 +65,8 @@ class EvaluationActor:
     ) -> None:
         """Judge the snapshot of `step`: a signal per task as soon as it is known, then the decision.
 
-        The engine writes a signal down while the next task is judged. Signals, then selection scores, then the decision
-        stand in this order in every equal run's ledger.
+        The engine writes a signal down while the next task is judged. Signals, then people's verdicts that cannot be
+        counted, then selection scores, then the decision stand in this order in every equal run's ledger.
         """
         load_snapshot(self._model, weights)
         probes: Any = ray.get(self._engine.probes_for.remote(step))
@@ -81,6 +76,8 @@ class EvaluationActor:
             ray.get(heard)
             heard = [self._engine.observe.remote((signal,))]
         ray.get(heard)
+        if refused := self._evaluator.newly_refused_verdicts():
+            ray.get(self._engine.note_refused_verdicts.remote(step, refused))
         if for_selection:
             scores = self._evaluator.scores(self._model, self._rows("selection"))
             ray.get(self._engine.observe_selection.remote(attempt, step, scores))

@@ -22,7 +22,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from evalsvc.config import EvaluationConfig
-from evalsvc.human_verdicts import RefusedLine, VerdictCount, VerdictTail
+from evalsvc.human_verdicts import VerdictCount, VerdictTail, refused_in_words
 from evalsvc.probes import Probe, by_level, check_scorable, derived_seed, note_on, probe_order, read_probes
 from evalsvc.reviewer import Review, review
 from evalsvc.scorers import score_text
@@ -91,11 +91,13 @@ class Evaluator:
         self.notes = tuple(note for note in notes if note)
         names = [spec.name for spec in self._tasks]
         self._verdicts = VerdictTail(config.human_verdicts, names) if config.human_verdicts else None
+        self._num_told = 0
 
-    @property
-    def refused_verdicts(self) -> tuple[RefusedLine, ...]:
-        """Lines of the file of people's verdicts that were not counted."""
-        return tuple(self._verdicts.refused) if self._verdicts else ()
+    def newly_refused_verdicts(self) -> str:
+        """Which lines of people's verdicts were not counted since this was last asked, and why; empty if all were."""
+        refused = self._verdicts.refused[self._num_told :] if self._verdicts else []
+        self._num_told += len(refused)
+        return refused_in_words(refused, place="evaluation.human_verdicts") if refused else ""
 
     def evaluate(
         self, model: Any, allocation: Allocation = ALL_PROBES, *, step: int, attempt: int, plan_version: int

@@ -8,10 +8,10 @@ One object a line:
 two. The file is only read, from where the last reading ended; who writes it appends whole lines.
 
 A file given before the run is checked in full by `check_verdicts`, which raises. During the run `VerdictTail` refuses
-a bad line, keeps its number and the reason, and goes on.
+a bad line, keeps its number and the reason, and goes on; the evaluation has it written into the ledger.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -19,6 +19,8 @@ from pydantic import ValidationError
 
 from scheduler.config_model import ConfigModel
 from scheduler.errors import DataError
+
+_MAX_REASON = 300
 
 
 class HumanVerdict(ConfigModel):
@@ -91,7 +93,7 @@ class VerdictTail:
         except FileNotFoundError:
             return b""
         except OSError as error:
-            refusal = RefusedLine(0, f"cannot read {self._path}: {error}")
+            refusal = RefusedLine(0, f"the file cannot be read: {error.strerror}")
             if refusal not in self.refused[-1:]:
                 self.refused.append(refusal)
             return b""
@@ -99,7 +101,7 @@ class VerdictTail:
     def _start_over(self) -> None:
         self._offset_bytes = self._num_lines = 0
         self._counts = dict.fromkeys(self._counts, VerdictCount(0, 0))
-        self.refused.append(RefusedLine(0, f"{self._path} became shorter; counted again from its beginning"))
+        self.refused.append(RefusedLine(0, "the file became shorter; it is counted again from its beginning"))
 
     def _parsed(self, line: bytes) -> HumanVerdict | str | None:
         """The verdict, or why there is none, or None for a blank line."""
@@ -123,12 +125,18 @@ def check_verdicts(path: Path, task_names: Iterable[str]) -> dict[str, VerdictCo
     tail = VerdictTail(path, task_names)
     counts = tail.poll()
     if tail.refused:
-        line_number, reason = tail.refused[0]
-        others = f" ({len(tail.refused) - 1} more lines are bad)" if len(tail.refused) > 1 else ""
-        place = f"{path}, line {line_number}: " if line_number else ""
         remedy = 'write one object a line, like {"task": "NAME", "verdict": "accepted"}, or remove the line'
-        raise DataError(f"{place}{reason}{others}; {remedy}")
+        raise DataError(f"{refused_in_words(tail.refused, place=str(path))}; {remedy}")
     return counts
+
+
+def refused_in_words(refused: Sequence[RefusedLine], *, place: str) -> str:
+    """The first of these, cut where it is very long, and how many others there are."""
+    line_number, reason = refused[0]
+    if len(reason) > _MAX_REASON:
+        reason = f"{reason[:_MAX_REASON]}…"
+    others = f" ({len(refused) - 1} more lines are bad)" if len(refused) > 1 else ""
+    return f"{place}, line {line_number}: {reason}{others}" if line_number else f"{place}: {reason}{others}"
 
 
 def _count(counts: dict[str, VerdictCount], verdict: HumanVerdict) -> None:

@@ -65,6 +65,10 @@ class HeatEngineActor:
         for signal in signals:
             self._keeper.observe(signal)
 
+    async def note_refused_verdicts(self, step: int, reason: str) -> None:
+        """The evaluation at `step` did not count lines of people's verdicts."""
+        self._keeper.note_refused_verdicts(step, reason)
+
     async def probes_for(self, step: int) -> Allocation:
         """The probes of the evaluation at `step`, which is about to begin."""
         return self._keeper.probes_for(step)

@@ -111,10 +111,16 @@ class HeatKeeper:
             self._write(SignalRecord(signal))
         elif reason:
             task = signal.task[:_MAX_NAME] if isinstance(signal.task, str) else shown(signal.task)
-            refused = RefusedRecord(task=task, step=_whole(signal.step), reason=reason)
-            if refused not in self.memory.refused:
-                self.memory.refused.add(refused)
-                self._write(refused)
+            self._refuse(RefusedRecord(task=task, step=_whole(signal.step), reason=reason))
+
+    def note_refused_verdicts(self, step: int, reason: str) -> None:
+        """The evaluation at `step` did not count lines of people's verdicts."""
+        self._refuse(RefusedRecord(task="", step=step, reason=reason))
+
+    def _refuse(self, refused: RefusedRecord) -> None:
+        if refused not in self.memory.refused:
+            self.memory.refused.add(refused)
+            self._write(refused)
 
     def evaluation_done(self, attempt: int, step: int) -> None:
         """All signals of the evaluation at `step` have been sent: decide."""

@@ -60,7 +60,10 @@ class SignalRecord:
 
 @dataclass(frozen=True, slots=True)
 class RefusedRecord:
-    """The engine refused a signal; it has no influence on any decision."""
+    """The engine refused a signal, or the evaluation lines of people's verdicts: `task` is empty then.
+
+    What was refused has no influence on any decision.
+    """
 
     task: str
     step: int

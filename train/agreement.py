@@ -4,10 +4,12 @@ Control tensors live on the CPU: the process group is created with gloo for them
 GPUs).
 """
 
+import hashlib
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from typing import Literal, get_args
 
+import numpy as np
 import torch
 import torch.distributed as dist
 
@@ -74,6 +76,12 @@ def broadcast_step(step: int) -> int:
     if dist.is_initialized():
         dist.broadcast(packed, src=0)
     return int(packed.item())
+
+
+def counts_digest(counts: np.ndarray) -> int:
+    """63-bit hash of one whole number per task, equal on every rank that counts the same for each of them."""
+    packed = np.asarray(counts, dtype="<i8").tobytes()
+    return int.from_bytes(hashlib.blake2b(packed, digest_size=8).digest(), "little") >> 1
 
 
 def assert_agreement(*values: int) -> None:

@@ -154,6 +154,11 @@ class TinyModel(ConfigModel):
     vocab_size: int = Field(default=1024, ge=300)
     max_position_embeddings: int = Field(default=512, ge=32)
 
+    @property
+    def trust_remote_code(self) -> bool:
+        """No code comes with it."""
+        return False
+
     @model_validator(mode="after")
     def _heads_divide(self) -> "TinyModel":
         if self.hidden_size % self.num_heads:

@@ -25,6 +25,7 @@ from torch.nn import functional
 
 from train.batch import collate
 from train.data.store import EncodedRow
+from train.supervised_logits import keeps_marked_positions, last_logits_alone, logits_at
 
 _MAX_LOGITS = 2**26  # of one teacher-forced batch: 256 MiB in float32
 
@@ -119,7 +120,7 @@ def teacher_forced(model: Any, rows: Sequence[EncodedRow], *, pad_id: int, batch
     """Read each row's answer in one pass, in float32 from the logits on, with the LM head at answer positions only.
 
     Rows are padded on the right, where a causal model cannot see the padding. A batch holds at most `batch_size` rows
-    and about 256 MiB of logits.
+    and about 256 MiB of logits. A model that cannot leave positions out computes them all, in smaller batches.
 
     Args:
         model: A transformers causal LM, on any device.
@@ -131,37 +132,41 @@ def teacher_forced(model: Any, rows: Sequence[EncodedRow], *, pad_id: int, batch
         One result per row, in the order of `rows`.
     """
     results: dict[int, ProbeResult] = {}
-    max_answer_tokens = max(1, _MAX_LOGITS // _text_config(model).vocab_size)
+    max_positions = max(1, _MAX_LOGITS // _text_config(model).vocab_size)
     with reading(model):
-        for indices in _batches(rows, batch_size=batch_size, max_answer_tokens=max_answer_tokens):
-            batch = [rows[index] for index in indices]
-            results.update(zip(indices, _read_batch(model, batch, pad_id), strict=True))
+        head_is_sparse = keeps_marked_positions(model)
+        for batch in _batches(rows, batch_size=batch_size, max_positions=max_positions, head_is_sparse=head_is_sparse):
+            read = _read_batch(model, [rows[index] for index in batch], pad_id, head_is_sparse=head_is_sparse)
+            results.update(zip(batch, read, strict=True))
     return [results[index] for index in range(len(rows))]
 
 
-def _batches(rows: Sequence[EncodedRow], *, batch_size: int, max_answer_tokens: int) -> Iterator[list[int]]:
+def _batches(
+    rows: Sequence[EncodedRow], *, batch_size: int, max_positions: int, head_is_sparse: bool
+) -> Iterator[list[int]]:
     """Indices of rows, longest first, cut where either bound would be passed; a row over the bound goes alone."""
     batch: list[int] = []
-    num_tokens = 0
     for index in sorted(range(len(rows)), key=lambda index: -len(rows[index].input_ids)):
-        row_tokens = len(rows[index].input_ids) - rows[index].answer_start
-        if batch and (len(batch) == batch_size or num_tokens + row_tokens > max_answer_tokens):
+        num_positions = _num_positions([rows[place] for place in (*batch, index)], head_is_sparse=head_is_sparse)
+        if batch and (len(batch) == batch_size or num_positions > max_positions):
             yield batch
-            batch, num_tokens = [], 0
+            batch = []
         batch.append(index)
-        num_tokens += row_tokens
     if batch:
         yield batch
 
 
-def _read_batch(model: Any, rows: Sequence[EncodedRow], pad_id: int) -> list[ProbeResult]:
+def _num_positions(rows: Sequence[EncodedRow], *, head_is_sparse: bool) -> int:
+    """Positions of a batch whose logits are computed; the longest row comes first."""
+    if head_is_sparse:
+        return sum(len(row.input_ids) - row.answer_start for row in rows)
+    return len(rows) * len(rows[0].input_ids)
+
+
+def _read_batch(model: Any, rows: Sequence[EncodedRow], pad_id: int, *, head_is_sparse: bool) -> list[ProbeResult]:
     batch = collate(rows, pad_id=pad_id, device=model.device)
-    logits = model(
-        input_ids=batch.input_ids,
-        attention_mask=batch.attention_mask,
-        logits_to_keep=batch.predicts_answer,
-        use_cache=False,
-    ).logits.float()  # [N, V]
+    arguments = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "use_cache": False}
+    logits = logits_at(model, arguments, batch.predicts_answer, head_is_sparse=head_is_sparse).float()  # [N, V]
     losses = functional.cross_entropy(logits, batch.labels, reduction="none").tolist()
     hits = (logits.argmax(dim=-1) == batch.labels).tolist()
     results = []
@@ -209,7 +214,7 @@ class _BatchDecoder:
         """Decode the rows `alive`; `alive[b]` is the row that slot b of the tensors holds."""
         ids, mask = self._left_padded([self._prompts[row] for row in alive])
         position_ids = (mask.cumsum(dim=1) - 1).clamp(min=0)
-        cache = None
+        cache, last_alone = None, last_logits_alone(self._model)
         while True:
             output = self._model(
                 input_ids=ids,
@@ -217,7 +222,7 @@ class _BatchDecoder:
                 position_ids=position_ids,
                 past_key_values=cache,
                 use_cache=True,
-                logits_to_keep=1,
+                **last_alone,
             )
             cache = output.past_key_values
             next_ids = self._choose(output.logits[:, -1], alive)

@@ -21,7 +21,7 @@ from accelerate import Accelerator
 from scheduler.errors import RunFailedError
 from scheduler.plan import MixturePlan
 from scheduler.signals import IntervalReport
-from train.agreement import Ending, assert_agreement, broadcast_plan, broadcast_step
+from train.agreement import Ending, assert_agreement, broadcast_plan, broadcast_step, counts_digest
 from train.checkpoint import Manifest, Saved
 from train.checkpoint_store import CheckpointStore
 from train.coordination import Coordinator
@@ -63,10 +63,9 @@ class Worker:
         self.device = self.accelerator.device
         self.store = TokenStore.open(job.store)
         self.num_tasks = len(self.store.task_names)
-        self.tokenizer = load_tokenizer(job.tokenizer)
-        self.model = build_model(job.model, self.tokenizer, device=self.device, seed=job.setup.seed)
+        self.tokenizer = load_tokenizer(job.tokenizer, trust_remote_code=job.model.trust_remote_code)
+        self.model, self.layout = lay_out(self._build_model, parallelism=job.parallelism, device=self.device)
         log_precision(job.model, self.device)
-        self.layout = lay_out(self.model, parallelism=job.parallelism, device=self.device)
         self.optimizer = self._make_optimizer()
         self.stepper = Stepper(
             rank=self.rank,
@@ -106,6 +105,10 @@ class Worker:
             has_selection_rows=job.has_selection_rows,
         )
         self._restore()
+
+    def _build_model(self, at: torch.device) -> Any:
+        """What is trained, as the run begins with it, for computing on this rank's device, with its weights at `at`."""
+        return build_model(self.job.model, self.tokenizer, device=self.device, seed=self.job.setup.seed, at=at)
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
         config = self.job.train
@@ -256,7 +259,7 @@ class Worker:
                 ending = "stopped" if answer.stop else "rolled_back" if self._goes_back(answer.roll_back_to) else ""
         num_levels = tuple(map(len, self.job.setup.level_sizes))
         self.plan, ending = broadcast_plan(plan, ending=ending, num_tasks=self.num_tasks, num_levels=num_levels)
-        assert_agreement(self.step, self.plan.digest(), int(self.stream.num_samples.sum()))
+        assert_agreement(self.step, self.plan.digest(), counts_digest(self.stream.num_samples))
         self.stream.follow(self.plan)
         return ending
 
@@ -293,7 +296,7 @@ class Worker:
         return single, chain, contrast
 
     def _publish(self, *, for_selection: bool = False) -> None:
-        weights = self._weights()
+        weights = self.layout.weights()
         if self.coordinator is not None:
             self.coordinator.publish(
                 step=self.step,
@@ -303,17 +306,12 @@ class Worker:
                 for_selection=for_selection,
             )
 
-    def _weights(self) -> dict[str, torch.Tensor]:
-        """The trained weights, on rank 0; elsewhere only where all ranks must take part."""
-        return self.layout.weights() if self.rank == 0 or self.layout.in_lockstep else {}
-
     def _export(self) -> None:
         """Write the result; from whole weights, where no process holds them whole."""
-        weights, model = self._weights(), self.model
+        weights, model = self.layout.weights(), self.model
         if self.rank == 0:
             if self.layout.in_lockstep:
-                seed, cpu = self.job.setup.seed, torch.device("cpu")
-                model = build_model(self.job.model, self.tokenizer, device=cpu, seed=seed)
+                model = self._build_model(torch.device("cpu"))
                 load_snapshot(model, weights)
             self.keeping.export(model, self.tokenizer, self.job.export_to, step=self.step)
 
@@ -324,8 +322,7 @@ class Worker:
 
     def _checkpoint(self) -> None:
         """Take it on rank 0."""
-        weights = self._weights()
-        state = self.layout.optimizer_state(self.optimizer) if self.rank == 0 or self.layout.in_lockstep else {}
+        weights, state = self.layout.weights(), self.layout.optimizer_state(self.optimizer)
         if self.coordinator is None:
             return
         manifest = Manifest(

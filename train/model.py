@@ -4,11 +4,8 @@ The same function builds the model for the workers, the evaluation and the expor
 weights is all that has to travel.
 """
 
-import inspect
 import logging
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
 import torch
 from peft import LoraConfig as PeftLoraConfig
@@ -17,29 +14,21 @@ from torch import nn
 from torch.nn import functional
 from transformers import (
     AutoModelForCausalLM,
-    AutoTokenizer,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.modeling_utils import slice_logits_to_keep
 
 from scheduler.errors import ConfigError
 from train.batch import TokenBatch
 from train.config import ModelConfig, PretrainedModel, TinyModel
+from train.model_path import check_local
+from train.model_path import load_tokenizer as load_tokenizer
 from train.precision import training_dtype
+from train.supervised_logits import base_of, keeps_marked_positions, logits_at
 
 logger = logging.getLogger(__name__)
-
-
-def load_tokenizer(path: Path | str, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
-    """Load a tokenizer folder or hub id; clear ConfigError when there is none."""
-    _check_local(str(path))
-    try:
-        return AutoTokenizer.from_pretrained(str(path), trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"model.path: no tokenizer can be loaded from {path}: {error}") from error
 
 
 def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
@@ -49,18 +38,23 @@ def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 def build_model(
-    config: ModelConfig, tokenizer: PreTrainedTokenizerBase, *, device: torch.device, seed: int
+    config: ModelConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    device: torch.device,
+    seed: int,
+    at: torch.device | None = None,
 ) -> PreTrainedModel | PeftModel:
-    """Build the model on `device`, adapters attached, trainable parameters in float32.
+    """Build the model for computing on `device`, adapters attached, trainable parameters in float32.
 
-    Equal arguments give equal weights, on every process.
+    Its weights are at `at`, on that device if None. Equal arguments give equal weights, on every process.
     """
     torch.manual_seed(seed)
     match config:
         case TinyModel():
-            return _tiny(config, tokenizer).to(device)  # pyright: ignore[reportArgumentType]
+            return _tiny(config, tokenizer).to(at or device)  # pyright: ignore[reportArgumentType]
         case PretrainedModel():
-            return _pretrained(config, device).to(device)  # pyright: ignore[reportArgumentType]
+            return _pretrained(config, device).to(at or device)  # pyright: ignore[reportArgumentType]
 
 
 def _tiny(config: TinyModel, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
@@ -87,7 +81,7 @@ def _id(token_id: object) -> int | None:
 
 def _pretrained(config: PretrainedModel, device: torch.device) -> PreTrainedModel | PeftModel:
     dtype = training_dtype(config, device) if config.lora else torch.float32
-    _check_local(config.path)
+    check_local(config.path)
     try:
         model = AutoModelForCausalLM.from_pretrained(
             config.path, dtype=dtype, use_safetensors=True, trust_remote_code=config.trust_remote_code
@@ -114,12 +108,6 @@ def _pretrained(config: PretrainedModel, device: torch.device) -> PreTrainedMode
     for parameter in trainable_parameters(adapted).values():
         parameter.data = parameter.data.float()  # peft leaves DoRA's lengths in the dtype of the frozen weights
     return adapted
-
-
-def _check_local(path: str) -> None:
-    looks_local = path.startswith((".", "/", "~")) or Path(path).exists()
-    if looks_local and not Path(path).is_dir():
-        raise ConfigError(f"model.path: {path} is not a folder; give a Hugging Face model folder or a hub id")
 
 
 def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -158,35 +146,15 @@ class SupervisedLoss(nn.Module):
     def __init__(self, model: PreTrainedModel | PeftModel) -> None:
         super().__init__()
         self.model = model
-        base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
-        self._head_is_sparse = _keeps_marked_positions(base)
+        self._head_is_sparse = keeps_marked_positions(model)
         if not self._head_is_sparse:
-            logger.warning("%s computes logits at every position: slower, same loss", type(base).__name__)
+            logger.warning("%s computes logits at every position: slower, same loss", type(base_of(model)).__name__)
 
     def forward(self, batch: TokenBatch) -> torch.Tensor:
         """Loss in nats per supervised token [N], in row-major order of the batch."""
         arguments = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "use_cache": False}
         if batch.sequences is not None:
             arguments |= {"position_ids": batch.position_ids, "packed_sequences": batch.sequences}
-        if self._head_is_sparse:
-            logits = self.model(**arguments, logits_to_keep=batch.predicts_answer).logits
-        else:
-            logits = slice_logits_to_keep(self.model(**arguments).logits, batch.predicts_answer)
+        logits = logits_at(self.model, arguments, batch.predicts_answer, head_is_sparse=self._head_is_sparse)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         return functional.cross_entropy(logits.flatten(end_dim=-2), batch.labels, reduction="none")
-
-
-def _keeps_marked_positions(base: Any) -> bool:
-    """Whether `logits_to_keep` may be a mask [B, T]. Models of transformers take one; code from elsewhere is tried."""
-    if "logits_to_keep" not in inspect.signature(base.forward).parameters:
-        return False
-    if type(base).__module__.startswith("transformers."):
-        return True
-    ids = torch.tensor([[0, 1], [1, 0]], device=base.device)
-    mask = torch.tensor([[True, False], [True, True]], device=base.device)
-    try:
-        with torch.no_grad():
-            logits = base(input_ids=ids, attention_mask=torch.ones_like(ids), logits_to_keep=mask).logits
-    except (IndexError, TypeError, ValueError, RuntimeError):
-        return False
-    return logits.shape[:-1].numel() == int(mask.sum())

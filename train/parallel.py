@@ -12,14 +12,15 @@ Sharded calls `torch.distributed.fsdp.fully_shard` itself: accelerate, which cal
 """
 
 import copy
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 import torch
 import torch.distributed as dist
 from peft import PeftModel
 from torch import nn
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.utils import clip_grad_norm_
@@ -56,7 +57,7 @@ class Layout(Protocol):
         ...
 
     def weights(self) -> dict[str, torch.Tensor]:
-        """Whole trainable parameters on the CPU, a copy; all workers call it."""
+        """Whole trainable parameters on rank 0's CPU, a copy; elsewhere nothing. All workers call it."""
         ...
 
     def load_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
@@ -64,7 +65,7 @@ class Layout(Protocol):
         ...
 
     def optimizer_state(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-        """The optimiser's state dict with whole tensors; all workers call it."""
+        """The optimiser's state dict with whole tensors, on rank 0; elsewhere nothing. All workers call it."""
         ...
 
     def load_optimizer_state(self, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
@@ -72,10 +73,35 @@ class Layout(Protocol):
         ...
 
 
-def lay_out(model: Any, *, parallelism: Parallelism, device: torch.device) -> Layout:
-    """Share `model` out as asked. With one worker there is nothing to share, and both are the same."""
-    is_shared = dist.is_initialized() and dist.get_world_size() > 1
-    return Sharded(model, device) if parallelism == "fsdp2" and is_shared else Replicated(model)
+def lay_out(
+    build: Callable[[torch.device], Any], *, parallelism: Parallelism, device: torch.device
+) -> tuple[Any, Layout]:
+    """Build the model and share it out as asked. With one worker there is nothing to share, and both are the same.
+
+    A model that is shared out need not fit on one device, nor several times into a host's memory: it is built on the
+    CPU, goes from there to the device layer by layer, and the workers of a host do so one after another.
+
+    Args:
+        build: Makes the model, the same on every worker, with its weights on the device it is given.
+        parallelism: How it is shared.
+        device: What this worker computes on.
+    """
+    if parallelism == "ddp" or not dist.is_initialized() or dist.get_world_size() == 1:
+        model = build(device)
+        return model, Replicated(model)
+    mesh = init_device_mesh(device.type, (dist.get_world_size(),))
+    place = int(os.environ.get("LOCAL_RANK", "0"))
+    turns = torch.tensor(place + 1, device=device)
+    dist.all_reduce(turns, dist.ReduceOp.MAX)
+    model, layout = None, None
+    for turn in range(int(turns)):
+        if turn == place:
+            model = build(torch.device("cpu"))
+            layout = Sharded(model, mesh)
+        dist.all_reduce(turns, dist.ReduceOp.MAX)  # wait for those whose turn it is
+        turns.item()
+    assert layout is not None
+    return model, layout
 
 
 class Replicated:
@@ -103,13 +129,13 @@ class Replicated:
         return clip_grad_norm_(self.parameters, max_norm)
 
     def weights(self) -> dict[str, torch.Tensor]:
-        return snapshot(self._model)
+        return snapshot(self._model) if _is_first() else {}
 
     def load_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
         load_snapshot(self._model, weights)
 
     def optimizer_state(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-        return optimizer.state_dict()
+        return optimizer.state_dict() if _is_first() else {}
 
     def load_optimizer_state(self, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
         optimizer.load_state_dict(dict(state))
@@ -124,15 +150,13 @@ class Sharded:
 
     in_lockstep = True
 
-    def __init__(self, model: Any, device: torch.device) -> None:
-        world_size = dist.get_world_size()
-        mesh = init_device_mesh(device.type, (world_size,))
+    def __init__(self, model: Any, mesh: DeviceMesh) -> None:
         for layer in _layers(model):
             fully_shard(layer, mesh=mesh)
         self._model: FSDPModule = fully_shard(model, mesh=mesh)
         self._named = trainable_parameters(model)  # between a forward and its backward the model shows whole ones
         self.parameters = list(self._named.values())
-        self.gradient_scale = float(world_size)  # FSDP averages
+        self.gradient_scale = float(mesh.size())  # FSDP averages
 
     def before_backward(self, *, is_last: bool) -> None:
         self._model.set_is_last_backward(is_last)
@@ -147,7 +171,7 @@ class Sharded:
         return _whole(clip_grad_norm_(self.parameters, max_norm))
 
     def weights(self) -> dict[str, torch.Tensor]:
-        return {name: _whole(value.detach()).to("cpu", copy=True) for name, value in self._named.items()}
+        return _gathered({name: value.detach() for name, value in self._named.items()})
 
     def load_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
         check_snapshot(self._named, weights)
@@ -158,11 +182,8 @@ class Sharded:
 
     def optimizer_state(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
         state = optimizer.state_dict()
-        moments = {
-            place: {name: _whole(value).cpu() for name, value in entries.items()}
-            for place, entries in state["state"].items()
-        }
-        return {**state, "state": moments}
+        moments = {place: _gathered(entries) for place, entries in state["state"].items()}
+        return {**state, "state": moments} if _is_first() else {}
 
     def load_optimizer_state(self, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
         ours = {
@@ -179,6 +200,20 @@ def _layers(model: Any) -> Sequence[nn.Module]:
     base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     names: set[str] = set(base._no_split_modules or ())
     return [module for module in base.modules() if type(module).__name__ in names]
+
+
+def _is_first() -> bool:
+    return not dist.is_initialized() or dist.get_rank() == 0
+
+
+def _gathered(values: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """CPU copies of whole tensors on rank 0, nothing elsewhere; one at a time is whole on a device."""
+    found: dict[str, torch.Tensor] = {}
+    for name, value in values.items():
+        whole = _whole(value)
+        if _is_first():
+            found[name] = whole.to("cpu", copy=True)
+    return found
 
 
 def _whole(value: torch.Tensor) -> torch.Tensor:

@@ -41,6 +41,8 @@ from train.coordination import PlanAnswer
 from train.data.store import TokenStore
 from train.loop import Worker
 from train.model import build_model, load_snapshot
+from train.stream.batch import add_hashes, slots_hash
+from train.stream.opening import open_stream
 from train.worker_job import WorkerJob
 
 _NO_CHECKPOINTS = 1_000_000
@@ -256,6 +258,19 @@ class _Outside:
             cpu_s=cpu_s,
             alike=self.shadows.names,
         )
+
+
+def rows_served(script: Sequence[Array], setup: EngineSetup) -> int:
+    """63-bit hash of which row is in which slot of which step under a script: equal hashes, equal runs."""
+    stream = open_stream(setup)
+    found = 0
+    for step in range(setup.total_steps):
+        if step % setup.interval_steps == 0:
+            stream.follow(_scripted(script, setup, step))
+        batch = stream.next_batch()
+        slots = np.arange(len(batch.tasks))
+        found = add_hashes(found, slots_hash(batch.step, slots, batch.tasks, batch.rows, batch.arrangements))
+    return found
 
 
 def floor_of(setup: EngineSetup) -> float:

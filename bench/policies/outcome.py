@@ -29,8 +29,7 @@ class Outcome:
         recognised_at: Share of the run that was over when the last of them was damped; None if one never was.
         random_share_after: Mean weight per such task from then on; None if never damped.
         cpu_s: CPU-seconds of the run, preparation left out.
-        run_of: The arm that was run where this one's engine decided the same all along (`bench.policies.shadows`);
-            None: this arm itself.
+        run_of: The arm that was run where this one would serve the same rows in the same order; None: this arm itself.
     """
 
     suite: str

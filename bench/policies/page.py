@@ -29,7 +29,7 @@ sign-flip test after Holm over the column.
 *to target*: compute until uniform's final selection score was reached, 100 % where it never was (restricted mean), and
 in how many runs it was. *regret*: what the best of the four simple and eight Dirichlet mixtures has more, in hindsight.
 """
-_SHARED = "Decided the same at every evaluation, on the same signals, and so have the same run:"
+_SHARED = "Not run, since they serve the same rows in the same order as another arm, whose run is theirs too:"
 
 
 def page_part(

@@ -22,7 +22,7 @@ import numpy as np
 from bench.policies import worlds
 from bench.policies.arms import ARMS, HEAT, Arm, Array, random_walk, static_weights
 from bench.policies.compute import affordable_steps
-from bench.policies.local import floor_of, play
+from bench.policies.local import floor_of, play, rows_served
 from bench.policies.outcome import Outcome
 from bench.policies.suites import REAL_SUITES, ROOT, RealSuite
 from cluster.config import RunConfig
@@ -60,11 +60,19 @@ def run_world(seed: int, names: Sequence[str]) -> list[Outcome]:
 
 
 def run_real(
-    suite: str, name: str, seed: int, *, heat: Outcome | None, quick: bool, besides: Sequence[str] = ()
+    suite: str,
+    name: str,
+    seed: int,
+    *,
+    heat: Outcome | None,
+    quick: bool,
+    besides: Sequence[str] = (),
+    finished: Sequence[Outcome] = (),
 ) -> list[Outcome]:
     """One arm of a real suite, and those of `besides` that turned out to have the same run.
 
-    `heat` is the heat arm's outcome of the same seed, which its controls follow.
+    `heat` is the heat arm's outcome of the same seed, which its controls follow; `finished` are outcomes of static arms
+    of that seed: one that serves the same rows in the same order is not run again.
     """
     chosen, arm = REAL_SUITES[suite], ARMS[name]
     config = chosen.config(arm, seed=seed, folder=RUNS / "prepared", quick=quick)
@@ -75,24 +83,35 @@ def run_real(
         for other in besides:
             beside = chosen.config(ARMS[other], seed=seed, folder=RUNS / "prepared", quick=quick)
             beside, its_inputs = _charged(ARMS[other], beside, inputs)
-            if _differ_in_the_engine_alone(config, beside):
+            if differ_in_the_engine_alone(config, beside):
                 shadows[other] = its_inputs.engine
         trace = play(config, inputs, random_tasks=chosen.random_tasks, shadows=shadows)
     else:
-        setup = inputs.engine
-        script = _script(
-            arm,
-            heat=heat,
-            num_rows=setup.num_rows,
-            total_samples=setup.total_steps * setup.global_batch_size,
-            num_plans=-(-setup.total_steps // setup.interval_steps),
-            floor=floor_of(setup),
-            seed=seed,
-        )
+        script = _script_of(arm, inputs.engine, heat=heat, seed=seed)
+        if arm.kind == "static" and (same := _same_rows(script, finished, inputs.engine)):
+            return [replace(same, arm=name, run_of=same.run_of or same.arm)]
         trace = play(config, inputs, random_tasks=chosen.random_tasks, script=script)
     own = trace.outcome(suite=suite, arm=name, seed=seed)
     alike = [replace(own, arm=other, random_floor=floor_of(shadows[other]), run_of=name) for other in trace.alike]
     return [own, *alike]
+
+
+def _same_rows(script: Sequence[Array], finished: Sequence[Outcome], setup: EngineSetup) -> Outcome | None:
+    """The outcome of a static arm under which the same rows are served as under `script`, if there is one."""
+    served = rows_served(script, setup)
+    return next((one for one in finished if rows_served(_script_of(ARMS[one.arm], setup), setup) == served), None)
+
+
+def _script_of(arm: Arm, setup: EngineSetup, *, heat: Outcome | None = None, seed: int = 0) -> Sequence[Array]:
+    return _script(
+        arm,
+        heat=heat,
+        num_rows=setup.num_rows,
+        total_samples=setup.total_steps * setup.global_batch_size,
+        num_plans=-(-setup.total_steps // setup.interval_steps),
+        floor=floor_of(setup),
+        seed=seed,
+    )
 
 
 def _charged(arm: Arm, config: RunConfig, inputs: Inputs) -> tuple[RunConfig, Inputs]:
@@ -104,7 +123,7 @@ def _charged(arm: Arm, config: RunConfig, inputs: Inputs) -> tuple[RunConfig, In
     return config, inputs_of(config, task_cards(config), inputs.prepared)
 
 
-def _differ_in_the_engine_alone(one: RunConfig, other: RunConfig) -> bool:
+def differ_in_the_engine_alone(one: RunConfig, other: RunConfig) -> bool:
     """Whether two runs differ in nothing but settings that only the engine reads, which its decisions show."""
     engine = {name: getattr(one.mixture, name) for name in ("prior", "policy", "heat", "guards")}
     return other.model_copy(update={"mixture": other.mixture.model_copy(update=engine)}) == one

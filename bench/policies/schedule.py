@@ -2,8 +2,8 @@
 
 Each real run has a process of its own, forked from one that has loaded everything; of the simulator's suite it is a
 batch of worlds. A control waits for the heat run that it follows. A run of one arm is that of every waiting arm whose
-engine decided the same (`bench.policies.shadows`). Every outcome is written down when it is there, so an interrupted
-benchmark goes on where it was.
+engine decided the same (`bench.policies.shadows`), and of a static arm that serves the same rows. Every outcome is
+written down when it is there, so an interrupted benchmark goes on where it was.
 """
 
 import multiprocessing
@@ -24,12 +24,13 @@ _WORLDS_A_JOB = 20
 class Job:
     """Arms of some seeds that one process runs: one arm of one seed in a real suite.
 
-    `besides`: arms that wait, whose run this one may turn out to be.
+    `besides`: arms that wait, whose run this one may turn out to be. `finished`: static arms of the seed.
     """
 
     seeds: tuple[int, ...]
     arms: tuple[str, ...]
     besides: tuple[str, ...] = ()
+    finished: tuple[Outcome, ...] = ()
 
 
 class Campaign:
@@ -106,8 +107,16 @@ class Campaign:
             if not set(job.arms) & set(CONTROLS) or self._heat_of(job) is not None:
                 del jobs[place]
                 besides = (other.arms[0] for other in jobs if other.seeds == job.seeds)
-                return replace(job, besides=tuple(arm for arm in besides if ARMS[arm].kind == "engine"))
+                return replace(
+                    job,
+                    besides=tuple(arm for arm in besides if ARMS[arm].kind == "engine"),
+                    finished=tuple(one for one in self.outcomes() if self._is_static_of(one, job.seeds[0])),
+                )
         return None
+
+    @staticmethod
+    def _is_static_of(one: Outcome, seed: int) -> bool:
+        return one.seed == seed and ARMS[one.arm].kind == "static"
 
     def _heat_of(self, job: Job) -> Outcome | None:
         return self.results.outcomes.get(self._heat_keys[job.seeds[0]])
@@ -140,7 +149,8 @@ def _in_order() -> list[str]:
 def run_job(suite: str, job: Job, heat: Outcome | None, *, quick: bool) -> list[Outcome]:
     """In a process of its own. A world's controls follow a heat run of the same call."""
     if suite != worlds.NAME:
-        return run_real(suite, job.arms[0], job.seeds[0], heat=heat, quick=quick, besides=job.besides)
+        arm, seed = job.arms[0], job.seeds[0]
+        return run_real(suite, arm, seed, heat=heat, quick=quick, besides=job.besides, finished=job.finished)
     follows = [HEAT] if HEAT not in job.arms and set(job.arms) & set(CONTROLS) else []
     outcomes = [one for seed in job.seeds for one in run_world(seed, [*follows, *job.arms])]
     return [one for one in outcomes if one.arm in job.arms]

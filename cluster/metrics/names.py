@@ -34,7 +34,7 @@ STAGE = Metric("taskheat_stage", "Stage of the plan in force")
 PLAN_VERSION = Metric("taskheat_plan_version", "Version of the plan in force")
 STALENESS = Metric("taskheat_staleness_steps", "Age of the evaluation behind the plan in force, in steps")
 SPEED = Metric("taskheat_samples_per_second", "Training speed")
-FAULTS = Metric("taskheat_faults", "Restarts, late plans, skipped snapshots and refused signals", is_counter=True)
+FAULTS = Metric("taskheat_faults", "Restarts, late plans, skipped snapshots and what was refused", is_counter=True)
 
 METRICS = (
     WEIGHT, HEAT, SCORE, HELDOUT_LOSS, TRAIN_LOSS, SAMPLES,

@@ -110,11 +110,12 @@ def _loading(facts: RunFacts) -> str:
         lines = [imports, tokenizer]
     else:
         lines, load = ["from transformers import AutoModelForCausalLM, AutoTokenizer"], "AutoModelForCausalLM"
+    arguments = "path, trust_remote_code=True" if facts.trust_remote_code else "path"
     lines += [
         "",
         'path = "."  # this folder',
-        f"model = {load}.from_pretrained(path)",
-        "tokenizer = AutoTokenizer.from_pretrained(path)",
+        f"model = {load}.from_pretrained({arguments})",
+        f"tokenizer = AutoTokenizer.from_pretrained({arguments})",
     ]
     return "\n".join(["```python", *lines, "```"])
 

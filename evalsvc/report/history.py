@@ -313,7 +313,8 @@ class RunHistory:
                 text = f"The snapshot at step {step} was not evaluated: evaluation was too far behind."
                 self._happened(step, "skipped", text)
             case RefusedRecord(task=task, step=step, reason=reason):
-                self._happened(step, "refused", f"The signal of {task} at step {step} was refused: {_clause(reason)}.")
+                what = f"The signal of {task} at step {step} was refused" if task else f"Refused at step {step}"
+                self._happened(step, "refused", f"{what}: {_clause(reason)}.")
             case RestartRecord(actor=actor, detail=detail):
                 self._happened(self.step, "actor", f"The {actor} came back after it died: {_clause(detail)}.")
             case StorageRecord(step=step, detail=detail):

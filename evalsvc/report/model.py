@@ -68,6 +68,8 @@ def build_report(records: Iterable[Record], facts: RunFacts) -> Report:
         arranged=_arranged(history),
         max_staleness_steps=max((boundary.staleness_steps for boundary in history.boundaries), default=0),
         wall_seconds=dict(facts.wall_seconds),
+        num_sessions=facts.num_sessions,
+        num_untimed_sessions=facts.num_untimed_sessions,
         rows=dict(facts.rows),
         tasks=_tasks(history, segments, facts),
         decisions=decisions,

@@ -11,7 +11,7 @@ from scheduler.records import TaskDecision
 from scheduler.setup import WeightUnit
 from scheduler.task import Kind, Tier
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +43,10 @@ class RunFacts:
         num_workers: Training workers.
         base_model: Hub id or path of the pretrained model; None for one built from scratch.
         has_adapter: The result is a LoRA adapter, not a full model.
-        wall_seconds: Seconds of wall clock of the last session (since the run was last started or gone on with), by
-            what they were spent on.
+        trust_remote_code: Code that comes with the model has to run.
+        wall_seconds: Seconds of wall clock, by what they were spent on, of all sessions whose times are known.
+        num_sessions: How often the run was started or gone on with. (A fork counts its own alone.)
+        num_untimed_sessions: Those of them that failed or were killed, whose times are not known.
         test_scores: Score in [0, 1] on the held-out test rows, by task.
         rows: Row counts by task.
         sources: Where the rows come from.
@@ -55,7 +57,10 @@ class RunFacts:
     num_workers: int
     base_model: str | None = None
     has_adapter: bool = False
+    trust_remote_code: bool = False
     wall_seconds: dict[str, float] = field(default_factory=dict)
+    num_sessions: int = 1
+    num_untimed_sessions: int = 0
     test_scores: dict[str, float] = field(default_factory=dict)
     rows: dict[str, RowCounts] = field(default_factory=dict)
     sources: tuple[SourceFacts, ...] = ()
@@ -193,6 +198,7 @@ class Report:
         weight_unit: What weights and shares are shares of.
         max_share_error: Greatest distance, over tasks and boundaries, between what a task was served and what its
             weights called for up to there, in that unit.
+        wall_seconds: As in `RunFacts`, as are `num_sessions` and `num_untimed_sessions`.
         segments: The run's steps by plan, in order.
         notable: Sentences on the greatest changes, the change of stage and the guards that held.
     """
@@ -217,6 +223,8 @@ class Report:
     arranged: Arranged
     max_staleness_steps: int
     wall_seconds: dict[str, float]
+    num_sessions: int
+    num_untimed_sessions: int
     rows: dict[str, RowCounts]
     tasks: dict[str, TaskReport]
     decisions: tuple[DecisionReport, ...]

@@ -1,4 +1,4 @@
-"""What can be told of a run's policies before it begins: which setting chose them, and which the run is too short for.
+"""What can be told of a run's policies before it begins: which setting chose them, and for which there may be no time.
 
 What can work in no run at all is refused where the policy is resolved; here is what a longer run could do.
 """
@@ -12,7 +12,7 @@ from scheduler.policies.aioli import counted_evaluations, default_forgetting
 from scheduler.policies.odm import OdmRule
 from scheduler.policy_config import AioliPolicy, OdmPolicy, Policy
 from scheduler.prior import prior_weights
-from scheduler.setup import EngineSetup, FractionBoundary, StepBoundary
+from scheduler.setup import CapabilityBoundary, EngineSetup, FractionBoundary, StepBoundary
 
 
 def place_of(policy: Policy, setup: EngineSetup) -> str:
@@ -28,8 +28,8 @@ def num_weighted(setup: EngineSetup) -> int:
 
 
 def policy_notes(setup: EngineSetup) -> tuple[str, ...]:
-    """A sentence for every policy that cannot move a weight of its own in a run as short as this one."""
-    return tuple(dict.fromkeys(_notes(setup)))
+    """A sentence for every policy that cannot move a weight of its own in this run, or may never be asked."""
+    return tuple(dict.fromkeys((*_notes(setup), *_of_the_freeze(setup))))
 
 
 def _notes(setup: EngineSetup) -> Iterator[str]:
@@ -62,6 +62,21 @@ def _of_aioli(policy: AioliPolicy, num_tasks: int, *, num_gains: int, place: str
             f"{place}: aioli corrects nothing before more evaluations count than the {num_tasks} tasks; of the run's "
             f"{num_gains} with a gain {counted:.3g} count in the end, so its base decides alone; "
             f"{remedy} more often (mixture.interval_steps)."
+        )
+
+
+def _of_the_freeze(setup: EngineSetup) -> Iterator[str]:
+    """A capability that is late may leave stage 2 no time; a fixed boundary that does so is refused (`EngineSetup`)."""
+    frozen, boundary = setup.mixture.states.frozen_after, setup.boundary
+    if frozen is None or not isinstance(boundary, CapabilityBoundary):
+        return
+    latest = math.ceil(boundary.limit(setup.total_steps) / setup.interval_steps) * setup.interval_steps
+    if latest >= frozen * setup.total_steps:
+        yield (
+            f"mixture.states.frozen_after {frozen:g}: the mixture is frozen from step "
+            f"{math.ceil(frozen * setup.total_steps)} on, and stage 1 may last to step {latest} "
+            "(stages.0.until.max_steps); stage 2 and its policy would then never begin; freeze later, or set max_steps "
+            "lower."
         )
 
 

@@ -15,7 +15,7 @@ from train.config import DataConfig, TinyModel, TrainConfig
 from train.data.prepare import prepare
 from train.data.store import EncodedRow, TokenStore
 from train.micro_batches import MicroBatchLimits
-from train.model import build_model, load_tokenizer
+from train.model import build_model, load_tokenizer, snapshot
 from train.parallel import Parallelism, lay_out
 from train.schedule import StageTraining
 from train.step import Stepper
@@ -27,7 +27,10 @@ MODEL = TinyModel(hidden_size=32, num_layers=2, num_heads=2, vocab_size=300)
 
 
 class Curve(NamedTuple):
-    """Mean loss per supervised token of every step, and weights, optimiser state and stepper after the last."""
+    """Mean loss per supervised token of every step, and weights, optimiser state and stepper after the last.
+
+    Under fsdp2 rank 0 alone has weights, under either layout rank 0 alone has the optimiser's state.
+    """
 
     losses: list[float]
     weights: dict[str, torch.Tensor]
@@ -93,10 +96,14 @@ class Job(NamedTuple):
 
         `saved` is what the steps before left, under any layout; `meddle` may put hooks on the model.
         """
-        model = self.model().to(dtype)
-        meddle(model)
         device = torch.device("cpu")
-        layout = lay_out(model, parallelism=parallelism, device=device)
+
+        def build(_: torch.device) -> Any:
+            model = self.model().to(dtype)
+            meddle(model)
+            return model
+
+        model, layout = lay_out(build, parallelism=parallelism, device=device)
         optimizer = torch.optim.AdamW(layout.parameters, lr=LEARNING_RATE, weight_decay=0.0, fused=True)
         is_shared = dist.is_initialized()
         stepper = Stepper(
@@ -126,6 +133,5 @@ class Job(NamedTuple):
             stepper.train(batch, stage=stage, learning_rate=LEARNING_RATE)
             totals = stepper.tally.gather()
             losses.append(sum(totals.loss) / max(1, sum(totals.learnt_tokens)))
-        return Curve(
-            losses, layout.weights(), layout.optimizer_state(optimizer), stepper.num_halvings, stepper.skipped.take()
-        )
+        weights = layout.weights() if parallelism == "fsdp2" else snapshot(model)  # every rank's own where it has one
+        return Curve(losses, weights, layout.optimizer_state(optimizer), stepper.num_halvings, stepper.skipped.take())

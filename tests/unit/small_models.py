@@ -1,4 +1,7 @@
-"""A character tokenizer and a small random llama."""
+"""A character tokenizer, one with code of its own, and a small random llama."""
+
+import json
+from pathlib import Path
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
@@ -13,6 +16,37 @@ def character_tokenizer() -> PreTrainedTokenizerFast:
     characters.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
     characters.decoder = decoders.Fuse()
     return PreTrainedTokenizerFast(tokenizer_object=characters, pad_token="<pad>", eos_token="<eos>")
+
+
+OWN_CODE = {
+    "own_tokenizer.py": """
+from transformers import PreTrainedTokenizerFast
+
+from .own_letters import small
+
+
+class OwnTokenizerFast(PreTrainedTokenizerFast):
+    def __call__(self, text=None, **settings):
+        return super().__call__(small(text), **settings)
+""",
+    "own_letters.py": """
+def small(text):
+    return text.lower() if isinstance(text, str) else [small(one) for one in text]
+""",
+}
+
+
+def save_tokenizer_with_own_code(folder: Path) -> None:
+    """The folder of a character tokenizer that reads capitals as small letters, by code that lies beside it."""
+    character_tokenizer().save_pretrained(folder)
+    for name, code in OWN_CODE.items():
+        (folder / name).write_text(code, encoding="utf-8")
+    settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    settings |= {
+        "tokenizer_class": "OwnTokenizerFast",
+        "auto_map": {"AutoTokenizer": [None, "own_tokenizer.OwnTokenizerFast"]},
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
 
 
 def random_llama(vocab_size: int = 44, max_position_embeddings: int = 256) -> LlamaForCausalLM:

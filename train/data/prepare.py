@@ -71,12 +71,14 @@ class Prepared:
         task_names: Tasks with rows to train on, in order of first appearance in the sources; a task's place here is its
             number in the store. Empty where the data is for evaluation only.
         num_rows: By split, rows per task in the order of `task_names`.
+        trust_remote_code: Code that lies with the tokenizer may run.
     """
 
     path: Path
     summary: Summary
     task_names: tuple[str, ...]
     num_rows: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    trust_remote_code: bool = False
 
     @property
     def store_path(self) -> Path:
@@ -85,7 +87,7 @@ class Prepared:
 
     @property
     def tokenizer_path(self) -> Path:
-        """Folder for `AutoTokenizer.from_pretrained`."""
+        """Folder for `train.model_path.load_tokenizer`, with the tokenizer's own code where it has any."""
         return self.path / "tokenizer"
 
     @property
@@ -95,8 +97,12 @@ class Prepared:
 
     @property
     def tokenizer(self) -> "PreTrainedTokenizerBase":
-        """The tokenizer the rows were encoded with."""
-        return _load_tokenizer(self.tokenizer_path)
+        """The tokenizer the rows were encoded with.
+
+        Raises:
+            ConfigError: Code comes with it, and `trust_remote_code` does not let it run.
+        """
+        return _load_tokenizer(self.tokenizer_path, self.trust_remote_code)
 
     def require_tasks(self) -> None:
         """Require something to train on.
@@ -113,10 +119,10 @@ class Prepared:
 
 
 @lru_cache(maxsize=4)
-def _load_tokenizer(path: Path) -> "PreTrainedTokenizerBase":
-    from transformers import AutoTokenizer
+def _load_tokenizer(path: Path, trust_remote_code: bool) -> "PreTrainedTokenizerBase":
+    from train.model_path import load_tokenizer
 
-    return AutoTokenizer.from_pretrained(path)
+    return load_tokenizer(path, trust_remote_code=trust_remote_code)
 
 
 def prepare(
@@ -130,6 +136,7 @@ def prepare(
     known_tasks_only: bool = False,
     arrangements: frozenset[int] = frozenset(),
     max_arranged_length: int | None = None,
+    trust_remote_code: bool = False,
     executor: Executor | None = None,
     progress: Progress | None = None,
     shard_bytes: int = SHARD_BYTES,
@@ -147,6 +154,8 @@ def prepare(
         known_tasks_only: Refuse rows of tasks that have no card.
         arrangements: The codes of `train.data.arrangement` in which rows are stored besides alone.
         max_arranged_length: Tokens of a row in context at most; those of a row alone if None is given.
+        trust_remote_code: Code that comes with the tokenizer may run when it is loaded again; changes nothing in the
+            result.
         executor: Who does the work; this process, if none is given.
         progress: Told how far it is.
         shard_bytes: Size of the shards that files are cut into; changes nothing in the result.
@@ -192,7 +201,7 @@ def prepare(
             file_hashes=file_hashes,
         )
         _write(pipeline, path)
-    return _open(path)
+    return _open(path, trust_remote_code=trust_remote_code)
 
 
 def _write(pipeline: "Pipeline", path: Path) -> None:
@@ -213,7 +222,7 @@ def _move(partial: Path, path: Path) -> None:
             raise
 
 
-def _open(path: Path) -> Prepared:
+def _open(path: Path, *, trust_remote_code: bool) -> Prepared:
     summary_path = path / "summary.json"
     if not summary_path.exists():
         raise DataError(f"{path} is not a folder of prepared data; delete it and prepare again")
@@ -226,4 +235,5 @@ def _open(path: Path) -> Prepared:
         summary=summary,
         task_names=tuple(task.task for task in summary.tasks),
         num_rows={name: tuple(getattr(task, f"num_{name}") for task in summary.tasks) for name in SPLITS},
+        trust_remote_code=trust_remote_code,
     )

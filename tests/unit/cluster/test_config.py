@@ -59,6 +59,19 @@ def test_a_run_may_have_one_stage_and_a_boundary_just_before_its_end(tmp_path: P
     assert config.stages[0].until == FractionBoundary(fraction=0.25)
 
 
+def test_a_curriculum_beside_a_window_in_every_stage_is_refused_before_any_data_is_looked_at(tmp_path: Path) -> None:
+    both = "stages: [{name: a, until: {step: 9}, difficulty: {last: 1}}, {name: b, difficulty: {first: 2}}]"
+    message = (
+        r"mixture\.curriculum would do nothing: every stage .*\(stages\.0\.difficulty, stages\.1\.difficulty\), "
+        r".*remove the window of a stage, or set mixture\.curriculum to null"
+    )
+    with pytest.raises(ConfigError, match=message):
+        resolve(tmp_path, both, "mixture.curriculum={}")
+    assert resolve(tmp_path, both).mixture.curriculum is None
+    one = "stages: [{name: a, until: {step: 9}, difficulty: {last: 1}}, {name: b}]"
+    assert resolve(tmp_path, one, "mixture.curriculum={}").mixture.curriculum is not None
+
+
 def test_an_interval_longer_than_the_run_is_refused_and_one_as_long_is_not(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"mixture.interval_steps 11 is more than train.steps 10.*lower it"):
         resolve(tmp_path, "", "train.steps=10", "mixture.interval_steps=11")

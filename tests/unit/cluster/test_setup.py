@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from transformers import dynamic_module_utils
 
 from cluster.config import RunConfig
 from cluster.setup import Inputs, gather_inputs
@@ -14,6 +15,7 @@ from scheduler.curriculum import Curriculum
 from scheduler.errors import ConfigError
 from tests.tiny_tasks import write_tasks
 from tests.unit.scheduler.made import evaluation, signal
+from tests.unit.small_models import save_tokenizer_with_own_code
 from train.data.levels import held_out_levels
 from train.data.store import TokenStore
 
@@ -150,16 +152,6 @@ def test_only_the_probes_that_an_evaluation_reads_count_for_a_promotion(
         assert told[0].endswith("raise data.probes_per_task and mixture.allocation.probes_per_task")
 
 
-def test_a_curriculum_beside_a_window_in_every_stage_is_refused(tmp_path: Path) -> None:
-    first = {"name": "first", "until": {"type": "fraction", "fraction": 0.5}}
-    easy = {"last": 1}
-    both = [{**first, "difficulty": easy}, {"name": "last", "difficulty": {"first": 2}}]
-    with pytest.raises(ConfigError, match=r"mixture\.curriculum would do nothing.*stages\.0.*stages\.1.*to null"):
-        levelled(tmp_path, levels={"climb": 3}, mixture={"curriculum": {}}, stages=both)
-    one = [{**first, "difficulty": easy}, {"name": "last"}]
-    assert levelled(tmp_path, levels={"climb": 3}, mixture={"curriculum": {}}, stages=one).engine.level_sizes
-
-
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
@@ -175,3 +167,17 @@ def test_levels_are_refused_where_no_task_has_any_and_noted_where_some_have_none
     setting = named.split(" ", maxsplit=1)[0]
     found = levelled(tmp_path, levels={"flat": 1, "climb": 3}, **settings)
     assert f"flat: one difficulty level only, so {setting} does nothing there" in found.notes
+
+
+def test_a_tokenizer_with_code_of_its_own_is_prepared_and_evaluated_with_if_that_code_is_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    save_tokenizer_with_own_code(tmp_path / "base")
+    model = {"type": "pretrained", "path": str(tmp_path / "base"), "trust_remote_code": True}
+    found = levelled(tmp_path / "rows", levels={"TASK": 1}, num_rows=60, model=model)
+    assert "OwnTokenizer" in type(found.prepared.tokenizer).__name__
+    row = TokenStore.open(found.prepared.store_path).encoded(0, 0)
+    assert found.prepared.tokenizer.decode(row.input_ids).startswith("task")
+    with pytest.raises(ConfigError, match=r"(?s)model\.path: no tokenizer can be loaded .*trust_remote_code"):
+        levelled(tmp_path / "rows", levels={"TASK": 1}, num_rows=60, model={**model, "trust_remote_code": False})

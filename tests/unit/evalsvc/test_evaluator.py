@@ -182,7 +182,28 @@ def test_peoples_verdicts_reach_the_signal_of_their_task(random_model, tokenizer
     signals = judge(evaluator, random_model)
     counts = [(signal.num_human_rejected, signal.num_human_reviewed) for signal in signals]
     assert counts == [(0, 0), (0, 0), (1, 2), (0, 0)]
-    assert [line.line_number for line in evaluator.refused_verdicts] == [3]
+
+
+def test_verdicts_that_are_not_counted_are_told_once_with_their_line_and_reason(
+    random_model, tokenizer, probes, tmp_path
+):
+    path = tmp_path / "verdicts.jsonl"
+    evaluator = make_evaluator(tokenizer, probes, config=CONFIG.model_copy(update={"human_verdicts": path}))
+    assert evaluator.newly_refused_verdicts() == make_evaluator(tokenizer, probes).newly_refused_verdicts() == ""
+    path.write_text('{"task": "spell", "verdict": "accepted"}\n{"task": "spelling", "verdict": "rejected"}\nwhat\n')
+    judge(evaluator, random_model)
+    told = evaluator.newly_refused_verdicts()
+    assert told.startswith("evaluation.human_verdicts, line 2: task 'spelling' is not a task of this run")
+    assert told.endswith("(1 more lines are bad)")
+    assert evaluator.newly_refused_verdicts() == ""
+    path.write_text(path.read_text() + '{"task": "' + 5000 * "x" + '", "verdict": "accepted"}\n')
+    judge(evaluator, random_model, step=20)
+    told = evaluator.newly_refused_verdicts()
+    assert told.startswith("evaluation.human_verdicts, line 4: task 'xxx")
+    assert len(told) < 400
+    path.write_text("")
+    judge(evaluator, random_model, step=30)
+    assert evaluator.newly_refused_verdicts().startswith("evaluation.human_verdicts: the file became shorter")
 
 
 def test_tasks_that_cannot_be_scored_are_refused_before_the_run(tokenizer, probes):

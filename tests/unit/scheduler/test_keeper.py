@@ -246,6 +246,17 @@ def test_signals_after_the_decision_are_late(path: Path) -> None:
     )
 
 
+def test_verdicts_that_are_not_counted_stand_in_the_ledger_once_and_change_no_decision(path: Path) -> None:
+    keeper, other = opened(path), opened(path.with_name("other.jsonl"))
+    for _ in range(2):
+        keeper.note_refused_verdicts(0, "line 7: not JSON")
+    evaluate(keeper, 0)
+    evaluate(other, 0)
+    assert kinds(path)[RefusedRecord] == 1
+    assert list(read_ledger(path))[-1] == list(read_ledger(other._ledger.path))[-1]
+    assert replay(read_ledger(path)).engine.state_dict() == other.memory.engine.state_dict()
+
+
 @pytest.mark.parametrize("task", ["\ud800", ["a"], 10**5000, object(), "x" * 10_000], ids=type)
 def test_a_task_of_any_kind_is_refused_in_one_readable_line(path: Path, task: object) -> None:
     keeper = opened(path)

@@ -4,11 +4,12 @@ import dataclasses
 import json
 from pathlib import Path
 
+import numpy as np
 import torch.distributed as dist
 
 from scheduler.plan import MixturePlan
 from tests.unit.train.ranks import on_every_rank
-from train.agreement import Ending, assert_agreement, broadcast_plan
+from train.agreement import Ending, assert_agreement, broadcast_plan, counts_digest
 
 WEIGHTS = (0.1, 1 / 3, 5e-324, 1.0 - 0.1 - 1 / 3)
 PLAN = MixturePlan(
@@ -61,6 +62,15 @@ def test_a_rank_that_differs_in_any_value_is_noticed_by_all(tmp_path: Path) -> N
     for rank, found in enumerate(on_every_rank(compare, rounds, num_ranks=2, folder=tmp_path)):
         assert [result == "agreed" for result in found] == [True, False, False, False, True]
         assert f"ranks disagree on (step, plan, samples served): {list(rounds[1][rank])} here" in found[1]
+
+
+def test_counts_of_equal_sum_differ_in_their_digest_whatever_the_number_of_tasks() -> None:
+    counts = np.array([3, 5, 2**40])
+    found = {counts_digest(np.array(own)) for own in ([3, 5, 2**40], [5, 3, 2**40], [4, 4, 2**40], [3, 5, 2**40, 0])}
+    assert len(found) == 4
+    assert all(0 <= digest < 2**63 for digest in found)
+    assert counts_digest(counts) == counts_digest(counts[::-1].copy()[::-1]) == counts_digest(counts.astype(np.uint64))
+    assert counts_digest(np.arange(10_000)) != counts_digest(np.arange(10_000)[::-1])
 
 
 def test_alone_a_process_agrees_with_itself_and_keeps_its_plan() -> None:

@@ -6,8 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaForCausalLM
 
+from tests.unit.train.odd_models import AllLogitsLlama, FullLogitsLlama, LastLogitsLlama
 from train.data.store import EncodedRow
 from train.generation import Completion, Sampling, generate, teacher_forced
 
@@ -175,3 +176,26 @@ def test_teacher_forced_exactness_agrees_with_greedy_decoding(random_model):
     exact = [result.exact for result in teacher_forced(random_model, rows, pad_id=PAD, batch_size=16)]
     assert exact == [True] * (len(rows) // 2) + [False] * (len(rows) // 2)
     assert rows
+
+
+@pytest.mark.parametrize("kind", [FullLogitsLlama, AllLogitsLlama, LastLogitsLlama], ids=lambda kind: kind.__name__)
+def test_a_model_that_leaves_no_positions_out_is_read_and_answers_as_any_other(random_model, kind):
+    odd = kind(random_model.config).eval()
+    odd.load_state_dict(random_model.state_dict())
+    rows, prompts = random_rows(20), random_prompts(20)
+    expected = teacher_forced(random_model, rows, pad_id=PAD, batch_size=8)
+    found = teacher_forced(odd, rows, pad_id=PAD, batch_size=8)
+    assert [(one.num_tokens, one.exact) for one in found] == [(one.num_tokens, one.exact) for one in expected]
+    assert [one.loss_sum for one in found] == pytest.approx([one.loss_sum for one in expected], rel=1e-5)
+    assert answers(odd, prompts) == answers(random_model, prompts)
+
+
+@pytest.mark.parametrize("kind", [LlamaForCausalLM, FullLogitsLlama])
+def test_a_batch_holds_no_more_logits_than_are_allowed_wherever_they_are_computed(random_model, kind, monkeypatch):
+    model = kind(random_model.config).eval()
+    computed = []
+    model.lm_head.register_forward_hook(lambda _module, _inputs, logits: computed.append(logits.numel()))
+    monkeypatch.setattr("train.generation._MAX_LOGITS", 64 * 44)
+    teacher_forced(model, random_rows(30), pad_id=PAD, batch_size=16)
+    assert max(computed) <= 64 * 44
+    assert len(computed) > 30 // 16 + 1

@@ -68,3 +68,30 @@ def test_every_rank_gets_the_sum_and_no_rank_waits_for_one_that_broke_off(
         assert len(summed) == len(expected)
         for one, other in zip(summed, expected, strict=True):
             torch.testing.assert_close(one, other)
+
+
+def adam_steps(rank: int, num_ranks: int) -> list[torch.Tensor]:
+    """Three steps of AdamW in which the last layer is reached in the second step only, and only on the last rank."""
+    model = network()
+    parameters = list(model.parameters())
+    optimizer = torch.optim.AdamW(parameters, lr=0.1, weight_decay=0.1)
+    total = GradientSum(parameters, bucket_bytes=30)
+    for step in range(3):
+        for part in range(2):
+            if part % num_ranks == rank:
+                found = model[:-1](torch.full((2, 3), part + 1.0))
+                (model[-1](found) if step == part == 1 else found).sum().backward()
+        total.finish(torch.zeros(1))
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    return [parameter.detach().clone() for parameter in parameters]
+
+
+def test_what_no_rank_reached_is_left_alone_as_it_is_on_one_rank(tmp_path: Path) -> None:
+    folders = {num_ranks: tmp_path / str(num_ranks) for num_ranks in (1, 2)}
+    for folder in folders.values():
+        folder.mkdir()
+    (one_rank,) = on_every_rank(adam_steps, 1, num_ranks=1, folder=folders[1])
+    for found in on_every_rank(adam_steps, 2, num_ranks=2, folder=folders[2]):
+        for one, other in zip(found, one_rank, strict=True):
+            torch.testing.assert_close(one, other)

@@ -12,6 +12,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from scheduler.errors import ConfigError
 from tests.unit.train.made import llama
+from tests.unit.train.odd_models import AllLogitsLlama, FullLogitsLlama, LastLogitsLlama
 from tests.unit.train.samples import random_samples
 from train.batch import TokenBatch, collate
 from train.config import LoraConfig, PretrainedModel, TinyModel
@@ -31,30 +32,6 @@ from train.tokenizer import train_byte_tokenizer
 
 CPU = torch.device("cpu")
 TOKENIZER = train_byte_tokenizer(["copy a b c", "the sum of 12 and 345"] * 20, vocab_size=300)
-
-
-class FullLogitsLlama(LlamaForCausalLM):
-    """A model whose forward cannot leave positions out."""
-
-    def forward(self, input_ids: Any = None, attention_mask: Any = None, use_cache: Any = None) -> Any:  # type: ignore[override]
-        return super().forward(input_ids=input_ids, attention_mask=attention_mask, use_cache=use_cache)
-
-
-class AllLogitsLlama(LlamaForCausalLM):
-    """A model that takes positions but cannot leave any out."""
-
-    def forward(self, input_ids: Any = None, position_ids: Any = None, **kwargs: Any) -> Any:  # type: ignore[override]
-        return super().forward(input_ids=input_ids, position_ids=position_ids, **kwargs)
-
-
-class LastLogitsLlama(LlamaForCausalLM):
-    """A model that can leave out all but the last positions, and knows no other way to say which."""
-
-    def forward(self, input_ids: Any = None, attention_mask: Any = None, logits_to_keep: Any = 0, **_: Any) -> Any:  # type: ignore[override]
-        output = super().forward(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
-        keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        output.logits = output.logits[:, keep, :]
-        return output
 
 
 def with_adapters(model: LlamaForCausalLM) -> Any:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+from transformers.utils.hub import TRANSFORMERS_DYNAMIC_MODULE_NAME
 
 from train.data.preparing.index import RefusalCounts
 from train.data.preparing.spill import (
@@ -41,7 +42,7 @@ class Encoder:
     """A tokenizer on disk and how it is used; small, so that it travels with every shard.
 
     Attributes:
-        path: File that `save` wrote.
+        path: File or folder that `save` wrote.
         chat_template: How prompts are rendered.
         loss_on: Which assistant turns are supervised.
         max_length: Tokens of a row at most.
@@ -53,8 +54,15 @@ class Encoder:
     max_length: int
 
     def save(self, tokenizer: "PreTrainedTokenizerBase") -> None:
-        """Write the tokenizer where every process finds it."""
-        self.path.write_bytes(pickle.dumps(tokenizer))
+        """Write the tokenizer where every process finds it, together with its code where it has any of its own.
+
+        A pickle names the module of that code, which other processes and machines have not loaded.
+        """
+        if not _has_own_code(tokenizer):
+            self.path.write_bytes(pickle.dumps(tokenizer))
+            return
+        tokenizer.save_pretrained(self.path)
+        _tokenizer(self.path)  # before several processes at once put that code into this machine's one place for it
 
     def encode(self, texts: Sequence[Text], *, loss_on: LossOn | None = None) -> list[Encoded | EncodingFault]:
         """Encode conversations, those that are too long included; `loss_on` replaces the encoder's own."""
@@ -64,7 +72,15 @@ class Encoder:
 
 @lru_cache(maxsize=2)
 def _tokenizer(path: Path) -> "PreTrainedTokenizerBase":
-    return pickle.loads(path.read_bytes())
+    if path.is_file():
+        return pickle.loads(path.read_bytes())
+    from train.model_path import load_tokenizer
+
+    return load_tokenizer(path, trust_remote_code=True)  # the code has run before, or it would not be there
+
+
+def _has_own_code(tokenizer: "PreTrainedTokenizerBase") -> bool:
+    return type(tokenizer).__module__.startswith(f"{TRANSFORMERS_DYNAMIC_MODULE_NAME}.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -164,7 +164,7 @@ class Pipeline:
         rows = sample_rows(index, decision.sets == TRAIN)
         tokenizer = self.make_tokenizer(sampled_texts(index, rows, spill))
         tokenizer.save_pretrained(folder / "tokenizer")
-        encoder = Encoder(spill / "tokenizer.pickle", self.chat_template, self.config.loss_on, self.config.max_length)
+        encoder = Encoder(spill / "tokenizer", self.chat_template, self.config.loss_on, self.config.max_length)
         encoder.save(tokenizer)
         return encoder
 

@@ -11,8 +11,8 @@ import pytest
 from bench.policies import worlds
 from bench.policies.arms import ARMS
 from bench.policies.compute import affordable_steps
-from bench.policies.local import play
-from bench.policies.runs import decisions_of, key_of, run_world
+from bench.policies.local import play, rows_served
+from bench.policies.runs import decisions_of, differ_in_the_engine_alone, key_of, run_world
 from bench.policies.suites import REAL_SUITES
 from bench.policies.trace import Trace
 from cluster.config import RunConfig
@@ -94,6 +94,15 @@ def test_a_run_is_that_of_every_arm_whose_engine_decides_the_same_and_of_no_othe
     assert [name for name, other in own.items() if other == {**without_clock(trace), "alike": ()}] == ["no-core-hold"]
 
 
+def test_two_scripts_are_one_run_where_they_serve_the_same_rows(folder: Path) -> None:
+    _, inputs = real_run(folder, {})
+    even, other = np.full(3, 1 / 3), np.array([0.5, 0.25, 0.25])
+    rounded = np.array([16.0, 16.0, 16.0]) / 48.0000000001
+    served = [rows_served(script, inputs.engine) for script in ([even], [rounded], [other], [even, other])]
+    assert served[0] == served[1]
+    assert len(set(served)) == 3
+
+
 def test_tokens_trained_are_counted_as_the_rows_of_the_stream_have_them(folder: Path) -> None:
     config, inputs = real_run(folder, {})
     trace = play(config, inputs, random_tasks=(), script=[np.array([1.0, 0.0, 0.0])])
@@ -149,6 +158,20 @@ def test_a_world_is_drawn_by_its_seed_and_its_arms_share_it() -> None:
     assert average.mean_weights == pytest.approx(heat.mean_weights)
     assert by_arm["random-walk"].first_weights == pytest.approx(heat.first_weights)
     assert heat.train_units + heat.probe_units <= by_arm["uniform"].train_units
+
+
+@pytest.mark.parametrize(
+    ("arm", "other", "expected"),
+    [
+        ("heat", "heat-no-floor", True),
+        ("heat-no-decay", "heat-uniform", True),
+        ("heat", "exp3", False),  # other answers are sampled
+        ("heat", "heat-all-probes", False),
+    ],
+)
+def test_arms_whose_engines_alone_differ_may_have_one_run(arm: str, other: str, expected: bool) -> None:
+    one, two = (REAL_SUITES["symbols"].config(ARMS[name], seed=0, folder=Path(), quick=False) for name in (arm, other))
+    assert differ_in_the_engine_alone(one, two) == expected
 
 
 @pytest.mark.parametrize("suite", [worlds.NAME, *REAL_SUITES])

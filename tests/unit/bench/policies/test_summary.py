@@ -43,6 +43,17 @@ def test_the_best_dirichlet_is_chosen_by_selection_and_scored_on_test() -> None:
     assert found.worst == pytest.approx((0.1 + sum(0.3 + seed / 100 for seed in range(1, 6))) / 6)
 
 
+def test_an_arm_that_was_not_run_says_whose_run_it_has() -> None:
+    shared = [outcome("heat-no-core-hold", 0, test={"a": 0.7, "b": 0.3}, run_of="heat")]
+    summary = summarise("symbols", [*runs(0.3), *shared])
+    assert arm(summary, "heat-no-core-hold").run_of == {"heat": 1}
+    part = page_part([summary], words={"symbols": "words"}, absent={}, missed=[], decisions="0")
+    assert "- heat-no-core-hold: its run is that of heat.\n" in part
+    assert "its run is" not in page_part(
+        [summarise("symbols", runs(0.3))], words={"symbols": "words"}, absent={}, missed=[], decisions="0"
+    )
+
+
 def test_regret_is_what_hindsight_has_more() -> None:
     assert arm(summarise("symbols", runs(0.2)), "heat").regret["worst"] == pytest.approx(0.1)
 

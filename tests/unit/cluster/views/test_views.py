@@ -10,7 +10,7 @@ from cluster.views.run_state import RunState
 from cluster.views.table import TableView, final_table
 from cluster.views.tensorboard import TensorBoardWriter
 from evalsvc.report.model import build_report
-from scheduler.records import AttemptRecord, DecisionRecord
+from scheduler.records import AttemptRecord, DecisionRecord, RefusedRecord
 from tests.unit.evalsvc.report.simulated_run import (
     CHECKPOINT_STEP,
     FACTS,
@@ -112,6 +112,17 @@ def test_the_plain_view_writes_one_line_a_decision_and_names_every_event():
     assert lines[0].startswith(f"step   0/{TOTAL} stage 1 plan v1  lcr .05 heat .")
     assert any(line.startswith(f"step {STAGE_STEP}/{TOTAL}  Stage 2 began") for line in lines)
     assert any(f"At step {LATE_STEP}" in line for line in lines)
+
+
+def test_verdicts_that_are_not_counted_are_a_line_of_the_log_and_an_event_of_the_report():
+    lines: list[str] = []
+    view = PlainView(lines.append, Clock())
+    refused = RefusedRecord(task="", step=INTERVAL, reason="evaluation.human_verdicts, line 7: not JSON")
+    for record in (*RECORDS[:-1], refused):
+        view.observe(record)
+    text = f"Refused at step {INTERVAL}: evaluation.human_verdicts, line 7: not JSON."
+    assert lines[-1] == f"step  {INTERVAL}/{TOTAL}  {text}"
+    assert text in [event.text for event in build_report([*RECORDS[:-1], refused], FACTS).events]
 
 
 def test_the_final_table_shows_the_reports_figures_and_the_biggest_change():

@@ -53,6 +53,9 @@ def test_the_loading_code_is_python():
         code = model_card(REPORT, facts).split("```python\n")[1].split("```")[0]
         compile(code, "card", "exec")
         assert ("peft" in code) == facts.has_adapter
+        assert "trust_remote_code" not in code
+        trusting = model_card(REPORT, dataclasses.replace(facts, trust_remote_code=True))
+        assert trusting.count("from_pretrained(path, trust_remote_code=True)") == 2
 
 
 def test_a_pipe_in_a_name_does_not_break_the_table():

@@ -172,7 +172,8 @@ def test_the_json_twin_has_exactly_this_schema():
     assert twin.keys() == {
         "schema_version", "run_name", "model", "num_workers", "mode", "seed", "num_steps", "total_steps",
         "interval_steps", "global_batch_size", "num_samples", "num_plans", "num_attempts", "stage_boundary_step",
-        "end_reason", "weight_unit", "max_share_error", "arranged", "max_staleness_steps", "wall_seconds", "rows",
+        "end_reason", "weight_unit", "max_share_error", "arranged", "max_staleness_steps", "wall_seconds",
+        "num_sessions", "num_untimed_sessions", "rows",
         "tasks", "decisions", "events", "biggest_change", "notable", "segments", "scores", "superseded",
         "influence",
     }  # fmt: skip

@@ -102,11 +102,16 @@ def test_shares_are_told_in_the_unit_of_the_weights(unit: WeightUnit, words: str
     assert f'"title": "share of {words}"' in json.dumps(shares.spec)
 
 
-def test_times_are_told_to_be_the_last_sessions_where_workers_started_more_than_once(html):
-    assert "time, last session: train" in Page(html).text
+def test_times_are_told_to_be_of_all_sessions_or_of_those_that_are_known(html):
+    text = Page(html).text
+    assert "time: train" in text
+    assert "Of all sessions together" in text
+    assert "failed or were killed" not in text
+    some = Page(render_page(dataclasses.replace(REPORT, num_sessions=3, num_untimed_sessions=1))).text
+    assert "time (2 of 3 sessions): train" in some
+    assert "of those that failed or were killed it is not known" in some
     once = Page(render_page(dataclasses.replace(REPORT, num_attempts=1))).text
-    assert "time: train" in once
-    assert "last session" not in once
+    assert "Of all sessions together" not in once
 
 
 def test_names_from_the_run_cannot_break_out_of_the_page():

@@ -1,12 +1,13 @@
-"""What is said of policies that a run is too short for."""
+"""What is said of policies that a run is too short for, or may be frozen before."""
 
 from typing import Any
 
 import pytest
 
+from scheduler.engine import HeatEngine
 from scheduler.policies import policy_notes
 from scheduler.policy_config import AioliPolicy, HeatPolicy, OdmPolicy
-from tests.unit.scheduler.made import setup
+from tests.unit.scheduler.made import INTERVAL, evaluate, setup
 
 HEAT, ODM, AIOLI = HeatPolicy(), OdmPolicy(), AioliPolicy()
 STEP_100 = {"type": "step", "step": 100}
@@ -56,3 +57,37 @@ def test_only_the_evaluations_of_the_stages_that_have_the_policy_count(
 ) -> None:
     found = notes(6, AIOLI, steps=1000, policies=policies, boundary=boundary)
     assert [note.split(":")[0] for note in found] == places
+
+
+@pytest.mark.parametrize(
+    ("frozen_after", "boundary", "step"),
+    [
+        (0.5, {"type": "capability"}, 500),
+        (0.501, {"type": "capability"}, None),
+        (0.7, {"type": "capability", "max_steps": 690}, 700),
+        (0.7, {"type": "capability", "max_steps": 675}, None),
+        (0.7, {"type": "capability", "min_steps": 800}, 800),
+        (None, {"type": "capability", "max_steps": 950}, None),
+        (0.7, STEP_100, None),
+        (0.7, None, None),
+    ],
+)
+def test_a_freeze_before_a_capability_must_be_there_is_noted_with_both_steps(
+    frozen_after: float | None, boundary: Any, step: int | None
+) -> None:
+    found = notes(3, HEAT, steps=1000, boundary=boundary, states={"frozen_after": frozen_after})
+    if step is None:
+        assert found == ()
+    else:
+        (note,) = found
+        assert note.startswith(f"mixture.states.frozen_after {frozen_after}: the mixture is frozen from step ")
+        assert f"stage 1 may last to step {step} (stages.0.until.max_steps)" in note
+
+
+def test_a_capability_that_is_never_there_leaves_stage_2_out_exactly_where_it_is_noted() -> None:
+    for max_steps in range(640, 720, 5):
+        boundary = {"type": "capability", "metric": "score", "max_steps": max_steps}
+        made = setup(boundary=boundary, states={"frozen_after": 0.68})
+        engine = HeatEngine(made)
+        stages = {evaluate(engine, step, {"a": {"score": 0.1}}).plan.stage for step in range(0, 1000, INTERVAL)}
+        assert (stages == {1}) == bool(policy_notes(made))

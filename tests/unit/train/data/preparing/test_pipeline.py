@@ -1,4 +1,5 @@
 import json
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,15 +10,17 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast, dynamic_module_utils
 
 from scheduler.task import TaskSpec
+from tests.unit.small_models import save_tokenizer_with_own_code
 from tests.unit.train.data.rows_made import make_index, make_row
 from train.config import DataConfig
 from train.data.arrangement import CHAIN, CONTRAST
 from train.data.lineage import LINEAGE_SCHEMA
 from train.data.prepare import Prepared, prepare
 from train.data.preparing.digests import hash_files
+from train.data.preparing.encoding import Encoder, _tokenizer
 from train.data.preparing.execute import LocalExecutor
 from train.data.preparing.layout import levels_of
 from train.data.preparing.near import band_keys, band_rows, comparable, runs_of
@@ -26,6 +29,7 @@ from train.data.preparing.sampling import sample_rows
 from train.data.preparing.spill import Text
 from train.data.split import SPLITS
 from train.data.store import TokenStore
+from train.model import load_tokenizer
 from train.tokenizer import encode_example, train_byte_tokenizer
 
 
@@ -117,6 +121,29 @@ def test_every_record_is_stored_or_refused_exactly_once_and_a_pool_gives_the_sam
     assert pq.read_table(again.store_path / "lineage.parquet").equals(
         pq.read_table(prepared.store_path / "lineage.parquet")
     )
+
+
+def test_a_tokenizer_with_code_of_its_own_encodes_where_that_code_was_never_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "here"))
+    save_tokenizer_with_own_code(tmp_path / "base")
+    encoder = Encoder(tmp_path / "tokenizer", "none", "last_answer", 64)
+    encoder.save(load_tokenizer(tmp_path / "base", trust_remote_code=True))
+    expected = encoder.encode([Text((("user", "SUM"),), "OK")])
+    _as_on_another_machine(monkeypatch, here=tmp_path / "here", there=tmp_path / "there")
+    assert str(encoder.encode([Text((("user", "sum"),), "ok")])) == str(expected)
+    assert (tmp_path / "there").is_dir()
+
+
+def _as_on_another_machine(monkeypatch: pytest.MonkeyPatch, *, here: Path, there: Path) -> None:
+    """Forget every code that came with a tokenizer, and where it was put."""
+    for name in [name for name in sys.modules if name.split(".")[0] == "transformers_modules"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place != str(here)])
+    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(there))
+    _tokenizer.cache_clear()
 
 
 def test_a_rerun_reads_no_row_and_makes_no_tokenizer(tmp_path: Path) -> None:
