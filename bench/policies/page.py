@@ -90,11 +90,12 @@ def suites_lost(page: str, part: str) -> list[str]:
 def _suite(summary: SuiteSummary, words: str) -> list[str]:
     seeds = f"{len(summary.seeds):,} seeds" if len(summary.seeds) > 1 else "one seed"
     costs = [arm.cpu_s for arm in summary.arms if arm.cpu_s is not None]
+    mean_s = sum(costs) / len(costs)
     return [
         f"{_SUITE}{summary.suite}",
         "",
         f"{words[0].upper()}{words[1:]}. {seeds[0].upper()}{seeds[1:]}, "
-        f"{sum(costs) / len(costs):.2g} CPU-seconds a run.",
+        f"{f'{mean_s:.2g}' if mean_s < 100 else f'{mean_s:,.0f}'} CPU-seconds a run.",
         "",
         "```bash",
         f"python -m bench.policies --suite {summary.suite} --seeds {len(summary.seeds)}",
