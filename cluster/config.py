@@ -148,9 +148,14 @@ class RunConfig(ConfigModel):
         policies = [self.mixture.policy if stage.policy is None else stage.policy for stage in self.stages]
         return any(isinstance(policy, GradientPolicy) for policy in policies)
 
+    @property
+    def difficulty_windows(self) -> list[str]:
+        """The settings that give a stage a window of difficulty levels."""
+        return [f"stages.{number}.difficulty" for number, stage in enumerate(self.stages) if stage.difficulty]
+
     def _curriculum_fault(self) -> str | None:
         """Why the curriculum would do nothing, or None."""
-        windows = [f"stages.{number}.difficulty" for number, stage in enumerate(self.stages) if stage.difficulty]
+        windows = self.difficulty_windows
         if self.mixture.curriculum is None or len(windows) < len(self.stages):
             return None
         return (

@@ -63,7 +63,8 @@ def _facts(config: RunConfig, directory: RunDirectory, inputs: Inputs, outcome: 
     else:
         words = f"llama from scratch, hidden {model.hidden_size}, {model.num_layers} layers"
     tests = outcome.test or []
-    timed = [session for session in directory.sessions if session is not None]
+    sessions = directory.sessions
+    timed = [session for session in sessions if session is not None]
     return RunFacts(
         run_name=directory.root.name,
         model=words,
@@ -72,8 +73,8 @@ def _facts(config: RunConfig, directory: RunDirectory, inputs: Inputs, outcome: 
         has_adapter=isinstance(model, PretrainedModel) and model.lora is not None,
         trust_remote_code=model.trust_remote_code,
         wall_seconds=_summed(timed),
-        num_sessions=len(directory.sessions),
-        num_untimed_sessions=len(directory.sessions) - len(timed),
+        num_sessions=len(sessions),
+        num_untimed_sessions=len(sessions) - len(timed),
         test_scores={result.task: result.score for result in tests if result.score is not None},
         rows=rows,
         sources=_sources(inputs),

@@ -152,9 +152,7 @@ def _unlevelled(config: RunConfig, store: TokenStore) -> tuple[str, ...]:
     Raises:
         ConfigError: No task has more than one difficulty level.
     """
-    settings = [
-        f"stages.{number}.difficulty" for number, stage in enumerate(config.stages) if stage.difficulty is not None
-    ]
+    settings = config.difficulty_windows
     if config.mixture.curriculum is not None:
         settings.append("mixture.curriculum")
     if not settings:

@@ -275,7 +275,7 @@ class HeatEngine:
             num_rows=self._num_rows,
             heat=state.heat,
             learnability=self.heat.learnability.value,
-            given_up=self.heat.learnability.noise_step >= 0,
+            given_up=self.heat.learnability.given_up,
             gap=state.gap,
             long_tail=self._is_long_tail,
             measured=measured,

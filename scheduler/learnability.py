@@ -192,8 +192,13 @@ class Learnability:
         self._recognise_noise(measured, wanted, still)
         self._recognise_solved(measured, step=step, trend=trend, target=target)
         moved = clip(wanted, self.value / 2.0, self.value * 2.0)
-        moved = np.where(self.noise_step >= 0, config.min_learnability, moved)
+        moved = np.where(self.given_up, config.min_learnability, moved)
         self.value = choose(moved, self.value)
+
+    @property
+    def given_up(self) -> Mask:
+        """Tasks recognised as noise or out of reach."""
+        return self.noise_step >= 0
 
     def recognised(self) -> Recognised:
         """What every task is recognised as."""

@@ -22,6 +22,7 @@ from scheduler.errors import ConfigError
 from train.attention import SPLIT, VARLEN, available_implementations, register
 from train.batch import collate
 from train.model import SupervisedLoss
+from train.supervised_logits import base_of
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ def accepts_packed(
     """
     if setting == "off":
         return False
-    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    base = base_of(model)
     assert isinstance(base, PreTrainedModel)
     reason = _obstacle(base, max_length) or _install(model, base, max_length)
     if reason is None:

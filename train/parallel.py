@@ -18,7 +18,6 @@ from typing import Any, Literal, Protocol
 
 import torch
 import torch.distributed as dist
-from peft import PeftModel
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
@@ -27,6 +26,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from train.gradient_sum import GradientSum
 from train.model import check_snapshot, load_snapshot, snapshot, trainable_parameters
+from train.supervised_logits import base_of
 
 Parallelism = Literal["ddp", "fsdp2"]
 
@@ -197,7 +197,7 @@ class Sharded:
 
 
 def _layers(model: Any) -> Sequence[nn.Module]:
-    base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    base = base_of(model)
     names: set[str] = set(base._no_split_modules or ())
     return [module for module in base.modules() if type(module).__name__ in names]
 

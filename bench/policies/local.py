@@ -206,7 +206,7 @@ class _Outside:
         keeper.evaluation_done(attempt, step)
         self.shadows.tell(lambda other: other.evaluation_done(attempt, step))
         self.shadows.require_decided(decided_by(keeper))
-        self.given_up.append(keeper.memory.engine.heat.learnability.noise_step >= 0.0)
+        self.given_up.append(keeper.memory.engine.heat.learnability.given_up)
 
     def _judge(self, split: str, rows: Sequence[Sequence[Probe]]) -> float:
         """Score the snapshot, remember it by task; the mean over tasks."""

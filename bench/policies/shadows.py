@@ -21,7 +21,7 @@ for noise or out of reach."""
 def decided_by(keeper: HeatKeeper) -> Decided:
     """How an engine stands after an evaluation."""
     engine = keeper.memory.engine
-    return engine.plan, tuple((engine.heat.learnability.noise_step >= 0.0).tolist())
+    return engine.plan, tuple(engine.heat.learnability.given_up.tolist())
 
 
 class Shadows:
