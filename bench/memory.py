@@ -26,7 +26,8 @@ from bench.ending import conclude
 from bench.product_step import ProductStep
 from train.config import LoraConfig, PretrainedModel
 from train.data.store import EncodedRow
-from train.model import build_model, load_tokenizer
+from train.model import build_model
+from train.model_path import load_tokenizer
 from train.stream.batch import Batch
 
 MODEL = Path(__file__).parents[1] / "models" / "smollm2-135m-instruct"

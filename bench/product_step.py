@@ -16,8 +16,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
-from train.config import ModelConfig, TrainConfig
-from train.data.split import SPLITS
+from train.config import SPLITS, ModelConfig, TrainConfig
 from train.data.store import STORE_SCHEMA, EncodedRow, SplitWriter, TokenStore
 from train.micro_batches import MicroBatchLimits
 from train.parallel import lay_out

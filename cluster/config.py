@@ -25,7 +25,7 @@ from scheduler.setup import (
     StepBoundary,
 )
 from scheduler.task import TaskCard
-from train.config import DataConfig, ModelConfig, PretrainedModel, TrainConfig
+from train.config import DataConfig, ModelConfig, Parallelism, PretrainedModel, TrainConfig
 from train.micro_batches import MicroBatchLimits
 from train.schedule import StageTraining
 
@@ -207,7 +207,7 @@ class StageLaunch(ConfigModel):
     num_workers: Annotated[int, Field(ge=1)] | ElasticWorkers | None = Field(
         default=None, description="training processes of the stage"
     )
-    parallelism: Literal["ddp", "fsdp2"] | None = Field(default=None, description="how they share the model")
+    parallelism: Parallelism | None = Field(default=None, description="how they share the model")
     cpus_per_worker: float | None = Field(default=None, gt=0, description="CPUs each reserves; its compute threads")
     gpus_per_worker: float | None = Field(default=None, ge=0, description="GPUs, or a part of one, each reserves")
     resources_per_worker: Amounts | None = Field(default=None, description="what else each reserves")
@@ -233,7 +233,7 @@ class LaunchConfig(ConfigModel):
         default=None, description="folder that every node reads and writes under the same path, such as `/mnt/shared`"
     )
     num_workers: Annotated[int, Field(ge=1)] | ElasticWorkers | None = None
-    parallelism: Literal["ddp", "fsdp2"] = "ddp"
+    parallelism: Parallelism = "ddp"
     cpus_per_worker: float = Field(default=1.0, gt=0)
     gpus_per_worker: float | None = Field(default=None, ge=0, description="null: 0.75 where there are GPUs, else 0")
     resources_per_worker: Amounts = Field(

@@ -24,10 +24,10 @@ from scheduler.errors import DataError, ReplayMismatchError
 from scheduler.ledger import read_ledger
 from scheduler.plan import MixturePlan
 from scheduler.setup import EngineSetup
+from train.config import SPLITS, SplitName
 from train.data.arrangement import ARRANGEMENTS, SINGLE
 from train.data.nearest import similarities
 from train.data.row import Message, Refusal
-from train.data.split import SPLITS, SplitName
 from train.data.store import TokenStore
 from train.stream.batch import Batch
 

@@ -5,9 +5,8 @@ Nothing is kept with Ray Train: checkpoints, and which of them a group goes on f
 """
 
 import math
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import ray.train
 from ray.train import ControllerError, FailureConfig, ScalingConfig
@@ -16,35 +15,14 @@ from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError  # 
 
 from cluster.config import ElasticWorkers, LaunchConfig
 from cluster.placement import WorkerGroup, environment_of
+from cluster.process_group import GroupConfig
 from scheduler.errors import RunFailedError
 from train.loop import train_worker
-from train.notices import listen_for_sigterm
 from train.worker_job import WorkerJob
 
-_Backend: Any = TorchConfig().backend_cls
 _LONGEST_WAIT_S = 604_800.0
 _NO_LIMIT = -1
 """Elastic groups shrink by starts that time out, and Ray counts those for ever."""
-
-
-@dataclass
-class GroupConfig(TorchConfig):
-    """The process group of torch, on workers that take SIGTERM as notice instead of ending at once."""
-
-    sigterm_grace_s: float = 60.0
-
-    @property
-    def backend_cls(self) -> type:
-        """See `_GroupBackend`."""
-        return _GroupBackend
-
-
-class _GroupBackend(_Backend):
-    """Signal handlers can only be set in a process's main thread; training runs in another, this method's call not."""
-
-    def on_start(self, worker_group: Any, backend_config: GroupConfig) -> None:
-        worker_group.execute(listen_for_sigterm, backend_config.sigterm_grace_s)
-        super().on_start(worker_group, backend_config)
 
 
 def make_trainer(job: WorkerJob, group: WorkerGroup, *, ray_folder: Path) -> TorchTrainer:
@@ -53,8 +31,7 @@ def make_trainer(job: WorkerJob, group: WorkerGroup, *, ray_folder: Path) -> Tor
     wanted = launch.num_workers
     elastic = wanted if isinstance(wanted, ElasticWorkers) else None
     return TorchTrainer(
-        train_worker,
-        train_loop_config={"job": job},
+        partial(train_worker, job),  # as `train_loop_config` the controller would unpickle the job, see `process_group`
         torch_config=GroupConfig(
             backend="cpu:gloo,cuda:nccl" if placement.use_gpu else "gloo",
             sigterm_grace_s=launch.sigterm_grace_s,

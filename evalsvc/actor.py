@@ -19,7 +19,8 @@ from scheduler.task import TaskSpec
 from train.config import ModelConfig, SplitName
 from train.data.store import TokenStore
 from train.export import load_export
-from train.model import build_model, load_snapshot, load_tokenizer
+from train.model import build_model, load_snapshot
+from train.model_path import load_tokenizer
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,8 @@ from evalsvc.scorers import last_number
 from scheduler.errors import ConfigError, DataError
 from scheduler.output_spec import binding_rules
 from scheduler.task import NumericChecker, RulesChecker, TaskSpec
+from train.config import SplitName
 from train.data.levels import held_out_levels
-from train.data.split import SplitName
 from train.data.store import EncodedRow, Example, TokenStore
 
 

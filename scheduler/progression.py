@@ -42,6 +42,7 @@ class Progression:
     def __init__(self, setup: EngineSetup) -> None:
         self._setup = setup
         self._names = tuple(task.name for task in setup.tasks)
+        self._guards = (setup.guards_of(1), setup.guards_of(2))
         self.states = StateMachine(
             setup.mixture.states, total_steps=setup.total_steps, interval_steps=setup.interval_steps
         )
@@ -68,7 +69,7 @@ class Progression:
         curriculum = self.curriculum_of(stages.stage)
         progress = effective_step / self._setup.total_steps
         levels = () if curriculum is None else curriculum.observe(evaluation, progress=progress)
-        return Step(state, levels, self._freeze(evaluation, heat, self._setup.guards_of(stages.stage)))
+        return Step(state, levels, self._freeze(evaluation, heat, self._guards[stages.stage - 1]))
 
     def _freeze(self, evaluation: Evaluation, heat: HeatState, guards: GuardConfig) -> tuple[Freeze, ...]:
         if guards.overfit_action == "cool":

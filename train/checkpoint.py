@@ -63,7 +63,10 @@ class Manifest:
 
 
 class Saved(NamedTuple):
-    """A checkpoint that was read: manifest, trainable parameters and optimiser state, tensors on the CPU."""
+    """A checkpoint that was read: manifest, trainable parameters and optimiser state.
+
+    The tensors are the files' own pages, which all workers of a host share: copy what is to outlive the files.
+    """
 
     manifest: Manifest
     weights: dict[str, torch.Tensor]
@@ -102,7 +105,7 @@ def read_checkpoint(directory: Path) -> Saved:
         return Saved(
             manifest=build(Manifest, body["content"]),
             weights=load_file(directory / WEIGHTS),
-            optimizer=torch.load(directory / OPTIMIZER, map_location="cpu", weights_only=True),
+            optimizer=torch.load(directory / OPTIMIZER, map_location="cpu", weights_only=True, mmap=True),
         )
     except OSError as error:
         raise _damaged(directory, f"cannot be read: {error}") from error

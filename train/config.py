@@ -1,7 +1,7 @@
 """Settings of the work: what is read, what is trained, how."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, FiniteFloat, model_validator
 
@@ -9,6 +9,12 @@ from scheduler.config_model import ConfigModel, PathLike, Url
 from scheduler.selection import SelectionRule
 
 SplitName = Literal["probe", "selection", "test", "train"]
+
+SPLITS: tuple[SplitName, ...] = get_args(SplitName)
+"""In the order in which they claim content that several tasks hold."""
+
+Parallelism = Literal["ddp", "fsdp2"]
+"""How the workers share the model: each holds all of it, or a part."""
 
 
 class SourceConfig(ConfigModel):

@@ -27,7 +27,8 @@ from train.checkpoint_store import CheckpointStore
 from train.coordination import Coordinator
 from train.data.store import EncodedRow, TokenStore
 from train.influence import InfluenceProbe
-from train.model import build_model, load_snapshot, load_tokenizer, pad_id
+from train.model import build_model, load_snapshot, pad_id
+from train.model_path import load_tokenizer
 from train.own_answers import Place, wanted_places, write_contexts
 from train.parallel import lay_out
 from train.precision import log_precision
@@ -43,9 +44,9 @@ _PULSE_EVERY_S = 1.0
 _NO_CHECKPOINT = -1
 
 
-def train_worker(loop_config: dict[str, Any]) -> WorkerResult:
-    """Entry point of a Ray Train worker; `loop_config` is `{"job": WorkerJob}`."""
-    worker = Worker(loop_config["job"])
+def train_worker(job: WorkerJob) -> WorkerResult:
+    """Entry point of a Ray Train worker."""
+    worker = Worker(job)
     try:
         return worker.run()
     except RunFailedError as error:  # on every rank; raised, it would be tried again

@@ -24,7 +24,6 @@ from scheduler.errors import ConfigError
 from train.batch import TokenBatch
 from train.config import ModelConfig, PretrainedModel, TinyModel
 from train.model_path import check_local
-from train.model_path import load_tokenizer as load_tokenizer
 from train.precision import training_dtype
 from train.supervised_logits import base_of, keeps_marked_positions, logits_at
 

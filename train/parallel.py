@@ -11,10 +11,9 @@ Sharded calls `torch.distributed.fsdp.fully_shard` itself: accelerate, which cal
 (its state keeps MULTI_CPU), and would leave the CPU untested.
 """
 
-import copy
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
@@ -24,11 +23,10 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.utils import clip_grad_norm_
 
+from train.config import Parallelism
 from train.gradient_sum import GradientSum
 from train.model import check_snapshot, load_snapshot, snapshot, trainable_parameters
 from train.supervised_logits import base_of
-
-Parallelism = Literal["ddp", "fsdp2"]
 
 
 class Layout(Protocol):
@@ -138,7 +136,7 @@ class Replicated:
         return optimizer.state_dict() if _is_first() else {}
 
     def load_optimizer_state(self, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
-        optimizer.load_state_dict(dict(state))
+        _load(optimizer, state)
 
 
 class Sharded:
@@ -193,13 +191,22 @@ class Sharded:
             }
             for place, entries in state["state"].items()
         }
-        optimizer.load_state_dict({**copy.deepcopy({k: v for k, v in state.items() if k != "state"}), "state": ours})
+        _load(optimizer, {**state, "state": ours})
 
 
 def _layers(model: Any) -> Sequence[nn.Module]:
     base = base_of(model)
     names: set[str] = set(base._no_split_modules or ())
     return [module for module in base.modules() if type(module).__name__ in names]
+
+
+def _load(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+    """Load `state` and leave nothing of it in use: its tensors may be pages of a file that will be deleted."""
+    optimizer.load_state_dict(dict(state))
+    for entries in optimizer.state.values():
+        for name, value in entries.items():
+            if isinstance(value, torch.Tensor) and value.device.type == "cpu":
+                entries[name] = value.clone()
 
 
 def _is_first() -> bool:

@@ -5,9 +5,8 @@ from pathlib import Path
 
 from scheduler.plan import MixturePlan
 from scheduler.setup import EngineSetup
-from train.config import ModelConfig, TrainConfig
+from train.config import ModelConfig, Parallelism, TrainConfig
 from train.coordination import CoordinatorFactory
-from train.parallel import Parallelism
 from train.schedule import StageTraining
 
 

@@ -11,12 +11,13 @@ import torch.distributed as dist
 
 from scheduler.signals import SkippedStep
 from tests.tiny_tasks import write_tasks
-from train.config import DataConfig, TinyModel, TrainConfig
+from train.config import DataConfig, Parallelism, TinyModel, TrainConfig
 from train.data.prepare import prepare
 from train.data.store import EncodedRow, TokenStore
 from train.micro_batches import MicroBatchLimits
-from train.model import build_model, load_tokenizer, snapshot
-from train.parallel import Parallelism, lay_out
+from train.model import build_model, snapshot
+from train.model_path import load_tokenizer
+from train.parallel import lay_out
 from train.schedule import StageTraining
 from train.step import Stepper
 from train.stream.batch import Batch

@@ -7,7 +7,7 @@ hardest. As in training, a row without factors counts as of the median of its ta
 
 import numpy as np
 
-from train.data.split import SplitName
+from train.config import SplitName
 from train.data.store import TokenStore
 
 

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from scheduler.errors import DataError
 from scheduler.task import TaskSpec
-from train.config import DataConfig
+from train.config import SPLITS, DataConfig
 from train.data.files import SHARD_BYTES, find_files
 from train.data.lineage import prepared_with
 from train.data.preparing.digests import hash_files
@@ -36,7 +36,6 @@ from train.data.preparing.execute import Executor, LocalExecutor
 from train.data.preparing.partial import partial_folder
 from train.data.preparing.progress import NoProgress, Progress
 from train.data.rules import require_usable
-from train.data.split import SPLITS
 from train.data.store import SCHEMA_VERSION
 from train.data.summary import Summary
 from train.data.verify import VERIFICATION_CODE

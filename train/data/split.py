@@ -13,17 +13,14 @@ Works on the index alone; what becomes of repeated rows and of content that seve
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, get_args
+from typing import NamedTuple
 
 import numpy as np
 
 from scheduler.errors import DataError
-from train.config import DataConfig, SplitName
+from train.config import SPLITS, DataConfig
 from train.data.preparing.index import AUTO, Index
 from train.data.preparing.relations import Relations
-
-SPLITS: tuple[SplitName, ...] = get_args(SplitName)
-"""In the order in which they claim content that several tasks hold."""
 
 TRAIN = SPLITS.index("train")
 

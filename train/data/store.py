@@ -24,11 +24,10 @@ import numpy as np
 import pyarrow as pa
 
 from scheduler.errors import DataError
-from train.config import SplitName
+from train.config import SPLITS, SplitName
 from train.data.arrangement import CHAIN, CONTRAST, SINGLE
 from train.data.lineage import read_lineage
 from train.data.row import Message, parse_messages
-from train.data.split import SPLITS
 
 SCHEMA_VERSION = 3
 

@@ -1,8 +1,11 @@
 """A checkpoint gives back exactly what was put in, and anything else is refused by name."""
 
+import copy
 import hashlib
 import json
 import os
+import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,8 +17,9 @@ from scheduler.plan import MixturePlan
 from tests.unit.train.made import llama
 from tests.unit.train.samples import random_samples
 from train.batch import collate
-from train.checkpoint import Manifest, read_checkpoint, write_checkpoint
+from train.checkpoint import OPTIMIZER, Manifest, read_checkpoint, write_checkpoint
 from train.model import SupervisedLoss, load_snapshot, snapshot, trainable_parameters
+from train.parallel import Replicated
 from train.stream.mixture import MixtureStream
 
 
@@ -66,6 +70,39 @@ def test_what_was_written_comes_back_exactly(tmp_path: Path) -> None:
     assert state["param_groups"] == optimizer.state_dict()["param_groups"]
     for key, moments in optimizer.state_dict()["state"].items():
         assert all(torch.equal(value, state["state"][key][name]) for name, value in moments.items())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux what memory a file backs")
+def test_reading_takes_no_memory_beside_the_files_own_pages(tmp_path: Path) -> None:
+    size = 2**24
+    tensors = {"a": torch.ones(size)}
+    write_checkpoint(tmp_path / "one", manifest(), weights=tensors, optimizer={"state": {0: tensors}})
+    before = own_memory()
+    found = read_checkpoint(tmp_path / "one")
+    assert float(found.weights["a"].sum()) == float(found.optimizer["state"][0]["a"].sum()) == size
+    assert own_memory() - before < 2**24
+
+
+def own_memory() -> int:
+    """Bytes of this process that no file backs."""
+    found = re.search(r"RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert found is not None
+    return int(found[1]) * 1024
+
+
+def test_an_optimiser_that_was_loaded_needs_the_files_no_more(tmp_path: Path) -> None:
+    model = llama()
+    optimizer = adamw(model)
+    trained(model, optimizer, seeds=range(2))
+    expected = copy.deepcopy(optimizer.state_dict())
+    write_checkpoint(tmp_path / "one", manifest(), weights=snapshot(model), optimizer=optimizer.state_dict())
+    other = adamw(model)
+    Replicated(model).load_optimizer_state(other, read_checkpoint(tmp_path / "one").optimizer)
+    with (tmp_path / "one" / OPTIMIZER).open("r+b") as file:
+        file.write(bytes((tmp_path / "one" / OPTIMIZER).stat().st_size))
+    assert other.state_dict()["param_groups"] == expected["param_groups"]
+    for key, moments in expected["state"].items():
+        assert all(torch.equal(value, other.state_dict()["state"][key][name]) for name, value in moments.items())
 
 
 def test_training_goes_on_from_it_as_if_it_had_not_stopped(tmp_path: Path) -> None:

@@ -17,15 +17,8 @@ from tests.unit.train.samples import random_samples
 from train.batch import TokenBatch, collate
 from train.config import LoraConfig, PretrainedModel, TinyModel
 from train.data.store import EncodedRow
-from train.model import (
-    SupervisedLoss,
-    build_model,
-    load_snapshot,
-    load_tokenizer,
-    pad_id,
-    snapshot,
-    trainable_parameters,
-)
+from train.model import SupervisedLoss, build_model, load_snapshot, pad_id, snapshot, trainable_parameters
+from train.model_path import load_tokenizer
 from train.packing import accepts_packed
 from train.precision import training_dtype
 from train.tokenizer import train_byte_tokenizer

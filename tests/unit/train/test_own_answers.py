@@ -16,7 +16,8 @@ from train.config import DataConfig, TinyModel
 from train.data.arrangement import CHAIN, SINGLE
 from train.data.prepare import prepare
 from train.data.store import EncodedRow, TokenStore
-from train.model import SupervisedLoss, build_model, load_tokenizer, pad_id
+from train.model import SupervisedLoss, build_model, pad_id
+from train.model_path import load_tokenizer
 from train.own_answers import Place, wanted_places, write_contexts
 from train.stream.batch import Batch
 from train.tokenizer import stop_id

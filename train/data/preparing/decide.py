@@ -17,11 +17,11 @@ from enum import IntEnum
 import numpy as np
 
 from scheduler.errors import DataError
-from train.config import DataConfig
+from train.config import SPLITS, DataConfig
 from train.data.preparing.index import AUTO, Index
 from train.data.preparing.relations import Relations
 from train.data.row import Refusal
-from train.data.split import SPLITS, TRAIN, cut
+from train.data.split import TRAIN, cut
 
 _UNUSED = -1
 

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from scheduler.task import TaskCard, TaskSpec
+from train.config import SPLITS
 from train.data.preparing.index import Index
 from train.data.preparing.relations import Relations
-from train.data.split import SPLITS, TRAIN
+from train.data.split import TRAIN
 
 SEGMENT_ROWS = 16_384
 _SEGMENT_CHARS = 24 << 20

@@ -11,7 +11,7 @@ import numpy as np
 
 from scheduler.errors import DataError
 from scheduler.task import TaskSpec
-from train.config import DataConfig
+from train.config import SPLITS, DataConfig
 from train.data.arrangement import CHAIN, CONTRAST
 from train.data.files import Shard, is_url
 from train.data.preparing.arranging import MAX_ANCESTORS
@@ -37,7 +37,7 @@ from train.data.preparing.spill import PROMPT_SCHEMA, ParquetFile
 from train.data.preparing.writing import StoreJob, TaskTotals
 from train.data.row import UNCOUNTED_RULES
 from train.data.sources import SourcePlan, open_source
-from train.data.split import SPLITS, TRAIN
+from train.data.split import TRAIN
 from train.data.summary import SourceSummary, Summary, TaskSummary
 from train.data.verify import require_acceptable, require_enough_rows, write_quarantine
 from train.tokenizer import ChatTemplate

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scheduler.task import TaskSpec
-from train.config import DataConfig
+from train.config import SPLITS, DataConfig
 from train.data.preparing.index import AUTO, IndexBuilder, RefusalCounts, ShardIndex
 from train.data.preparing.near import SignatureFile
 from train.data.preparing.spill import (
@@ -22,7 +22,6 @@ from train.data.preparing.spill import (
 )
 from train.data.row import Refusal, Row, messages_text
 from train.data.sources import Shard, SourcePlan, read_rows
-from train.data.split import SPLITS
 from train.data.verify import verify_row
 
 

@@ -11,11 +11,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from scheduler.task import TaskSpec
+from train.config import SPLITS
 from train.data.lineage import LINEAGE_SCHEMA, prepared_with
 from train.data.preparing.index import Index
 from train.data.preparing.layout import Layout
 from train.data.preparing.sorting import SORTED_SCHEMA
-from train.data.split import SPLITS, TRAIN
+from train.data.split import TRAIN
 from train.data.store import SplitWriter
 from train.data.verify import ontology_version, verification_version
 

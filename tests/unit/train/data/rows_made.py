@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from train.config import DifficultyWeights
+from train.config import SPLITS, DifficultyWeights
 from train.data.preparing.index import AUTO, Index, IndexBuilder, RefusalCounts, ShardIndex, join
 from train.data.row import Lineage, Row, hash_content
-from train.data.split import SPLITS
 
 
 def make_row(task: str, content: int | str, *, answer: str = "x", line: int | None = None, **changes: object) -> Row:

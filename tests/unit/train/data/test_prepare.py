@@ -14,9 +14,8 @@ from scheduler.errors import ConfigError, DataError
 from scheduler.output_spec import ChoicesRule
 from scheduler.task import TaskSpec
 from tests.real_data import REAL_DATA
-from train.config import DataConfig
+from train.config import SPLITS, DataConfig
 from train.data.prepare import Prepared, prepare
-from train.data.split import SPLITS
 from train.data.store import TokenStore
 from train.tokenizer import encode_example, train_byte_tokenizer
 

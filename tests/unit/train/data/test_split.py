@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from scheduler.errors import DataError
 from tests.unit.train.data.rows_made import make_index, make_row
-from train.config import DataConfig
+from train.config import SPLITS, DataConfig
 from train.data.preparing.decide import (
     Decision,
     decide,
@@ -18,7 +18,7 @@ from train.data.preparing.decide import (
 from train.data.preparing.index import Index
 from train.data.preparing.relations import NO_PAIRS, Relations, find_canonical, relate
 from train.data.row import Refusal, Row
-from train.data.split import SPLITS, held_out_sizes
+from train.data.split import held_out_sizes
 
 Sets = dict[str, dict[str, set[str]]]
 """Content hashes by task and set."""

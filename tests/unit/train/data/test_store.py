@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scheduler.errors import DataError
+from train.config import SPLITS
 from train.data.arrangement import CHAIN, CONTRAST, SINGLE
 from train.data.preparing.encoding import int_lists
-from train.data.split import SPLITS
 from train.data.store import SplitWriter, TokenStore
 
 

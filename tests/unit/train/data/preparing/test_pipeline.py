@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast, dynamic_module_utils
 from scheduler.task import TaskSpec
 from tests.unit.small_models import save_tokenizer_with_own_code
 from tests.unit.train.data.rows_made import make_index, make_row
-from train.config import DataConfig
+from train.config import SPLITS, DataConfig
 from train.data.arrangement import CHAIN, CONTRAST
 from train.data.lineage import LINEAGE_SCHEMA
 from train.data.prepare import Prepared, prepare
@@ -27,9 +27,8 @@ from train.data.preparing.near import band_keys, band_rows, comparable, runs_of
 from train.data.preparing.relations import NO_PAIRS, ancestors, find_canonical, relate
 from train.data.preparing.sampling import sample_rows
 from train.data.preparing.spill import Text
-from train.data.split import SPLITS
 from train.data.store import TokenStore
-from train.model import load_tokenizer
+from train.model_path import load_tokenizer
 from train.tokenizer import encode_example, train_byte_tokenizer
 
 
