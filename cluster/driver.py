@@ -8,7 +8,6 @@ Actors are owned by the driver and die with it; everything that must outlive it 
 import logging
 import os
 import signal
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -206,7 +205,7 @@ class Driver:
         return make_trainer(job, group, ray_folder=self.directory.ray_folder)
 
     def _staging(self) -> Path:
-        base = self.launch.staging_dir or Path(tempfile.gettempdir()) / f"taskheat-staging-{os.getuid()}"
+        base = self.launch.staging_dir or Path(f"taskheat-staging-{os.getuid()}")  # of each node's temporary files
         return base / self.directory.identity
 
     def _fit(self, engine: Any, evaluation: Evaluation, view: RunView) -> WorkerResult:

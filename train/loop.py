@@ -9,9 +9,11 @@ The loop knows nothing of evaluation or Ray actors: it talks through `train.coor
 """
 
 import os
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -94,7 +96,7 @@ class Worker:
             job.checkpoints,
             keep=num_kept(job.train, job.setup),
             pinned=job.train.checkpoint_at,
-            staging=job.staging,
+            staging=Path(tempfile.gettempdir()) / job.staging,  # an absolute one stays as it is
             journal=job.journal,
             patience_s=job.train.storage_patience_s,
         )

@@ -16,8 +16,9 @@ class WorkerJob:
 
     `setup` is the engine's own, `initial_plan` the plan in force before the first decision; `stages` has the settings
     of stage 1 and 2. `checkpoints` is the folder or URL of the run's checkpoints, `staging` a folder on each node's own
-    disk that no other run has, `journal` the file that says when each checkpoint was durable. `trains` are the stages
-    that this group of workers trains: where the plan in force is of another, it ends with a checkpoint, handed over.
+    disk that no other run has (a relative one lies in the node's folder of temporary files), `journal` the file that
+    says when each checkpoint was durable. `trains` are the stages that this group of workers trains: where the plan in
+    force is of another, it ends with a checkpoint, handed over.
     """
 
     setup: EngineSetup

@@ -1,6 +1,9 @@
 """Whole runs of the worker loop, in one process: which plan each step follows, stopping, crashing, going on."""
 
+import tempfile
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +21,8 @@ from scheduler.records import (
     StageRecord,
 )
 from tests.unit.train.local_run import INTERVAL, STEPS, CrashError, Disturbances, LocalRun, local_run, small_tasks
+from train.checkpoint_store import CheckpointStore
+from train.loop import Worker
 
 BOUNDARIES = [0, 3, 6, 9, 12]
 
@@ -225,3 +230,19 @@ def test_the_cut_into_micro_batches_changes_neither_samples_nor_shares(
         losses.append([loss for report in reports[1:] for loss in report.train_loss])
     assert audit(runs[0].ledger).num_samples == audit(runs[1].ledger).num_samples
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+@pytest.mark.parametrize("staging", ["taskheat-staging/this-run", "/scratch/this-run"])
+def test_each_node_stages_checkpoints_among_its_own_temporary_files_unless_it_is_told_where(
+    staging: str, tmp_path: Path, data: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Path] = []
+
+    def store(*arguments: Any, **settings: Any) -> CheckpointStore:
+        asked.append(settings["staging"])
+        return CheckpointStore(*arguments, **settings)
+
+    monkeypatch.setattr("train.loop.CheckpointStore", store)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    Worker(replace(local_run(tmp_path, "staged", data).job(Disturbances()), staging=Path(staging)))
+    assert asked == [Path("/scratch/this-run") if staging.startswith("/") else tmp_path / "temporary" / staging]
