@@ -1,7 +1,7 @@
 """The two actors of a run, the heat engine and the evaluation, as the driver holds them: started, awaited, asked.
 
-    engine        must be up before anything else: the workers and the evaluation report to it
-    evaluation    starts while the workers do; what keeps it from starting ends the run, with its own error
+    engine        must be up before the workers are asked for: they and the evaluation report to it
+    evaluation    starts while engine and workers do; what keeps it from starting ends the run, with its own error
 
 No wait here is without an end. What the actors do is their own business (`scheduler.actor`, `evalsvc.actor`).
 """
@@ -33,12 +33,16 @@ _ANYWHERE = PlacementGroupSchedulingStrategy(placement_group=None)  # type: igno
 
 
 def start_engine(launch: LaunchConfig, *, name: str, namespace: str, ledger: Path) -> Any:
-    """The engine, once it is up: after 300 seconds at most, or as long as the workers may take if that is longer.
+    """Begin to start the engine; `await_engine` says whether it came up."""
+    return HeatEngineActor.options(name=name, namespace=namespace, **_engine_place(launch)).remote(str(ledger))
+
+
+def await_engine(engine: Any, launch: LaunchConfig, *, ledger: Path) -> None:
+    """Wait until the engine is up: 300 seconds at most, or as long as the workers may take if that is longer.
 
     Raises:
         ResourceError: It found no node, or could not read or write its ledger there.
     """
-    engine: Any = HeatEngineActor.options(name=name, namespace=namespace, **_engine_place(launch)).remote(str(ledger))
     timeout_s = max(_ENGINE_START_S, start_timeout_s(launch))
     try:
         ray.get(engine.ready.remote(), timeout=timeout_s)
@@ -51,7 +55,6 @@ def start_engine(launch: LaunchConfig, *, name: str, namespace: str, ledger: Pat
         raise ResourceError(
             f"the heat engine could not start: {_last_line(error)}; see that its node can read and write {ledger}"
         ) from error
-    return engine
 
 
 def _engine_place(launch: LaunchConfig) -> dict[str, Any]:

@@ -21,7 +21,7 @@ import ray
 import ray.train
 from ray.train.torch import TorchTrainer
 
-from cluster.actors import Evaluation, start_engine, start_evaluation
+from cluster.actors import Evaluation, await_engine, start_engine, start_evaluation
 from cluster.addresses import why_cluster_is_silent
 from cluster.config import LaunchConfig, RunConfig
 from cluster.coordinator import RayCoordinatorFactory
@@ -175,6 +175,7 @@ class Driver:
             namespace=self.namespace,
         )
         evaluation = start_evaluation(job, self.launch, self.groups[1].placement, name=self.evaluator_name)
+        await_engine(engine, self.launch, ledger=self.directory.ledger)
         return engine, evaluation
 
     def _trainer(self, group: WorkerGroup) -> TorchTrainer:

@@ -18,7 +18,7 @@ import math
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from train.data.row import Message
+from train.data.row import DIFFICULTY_FACTORS, Message
 
 Form = Literal["alpaca", "messages", "sharegpt", "completion", "instances", "prompt"]
 Conversation = tuple[tuple[Message, ...], str]
@@ -130,9 +130,6 @@ def lineage_text_of(record: dict[str, Any], column: str) -> str | None:
     if isinstance(value, datetime.date):
         return value.isoformat()
     return json.dumps(value, ensure_ascii=False, default=str)
-
-
-DIFFICULTY_FACTORS = ("knowledge_breadth", "reasoning_steps", "constraints", "ambiguity")
 
 
 def difficulty_of(record: dict[str, Any]) -> tuple[float, float, float, float] | None:

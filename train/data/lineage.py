@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from scheduler.errors import DataError
-from train.data.preparing.spill import FACTORS, LINEAGE_COLUMNS
+from train.data.preparing.spill import LINEAGE_COLUMNS
+from train.data.row import DIFFICULTY_FACTORS
 
 LINEAGE_SCHEMA = pa.schema(
     [
@@ -28,7 +29,7 @@ LINEAGE_SCHEMA = pa.schema(
         ("content_hash", pa.string()),
         ("parent_id", pa.string()),
         *((name, pa.string()) for name in LINEAGE_COLUMNS),
-        *((name, pa.float64()) for name in FACTORS),
+        *((name, pa.float64()) for name in DIFFICULTY_FACTORS),
         ("difficulty", pa.float64()),
         ("level", pa.int16()),
         ("flags", pa.list_(pa.string())),

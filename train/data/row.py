@@ -12,6 +12,8 @@ from json.encoder import encode_basestring as _quoted
 Message = tuple[str, str]
 """(role, content); the role is system, user, assistant or tool."""
 
+DIFFICULTY_FACTORS = ("knowledge_breadth", "reasoning_steps", "constraints", "ambiguity")
+
 UNCOUNTED_RULES = frozenset({"duplicate", "near_duplicate", "leak"})
 """Refusals that say nothing against the row itself: they do not count towards `max_refused_ratio`."""
 
@@ -32,7 +34,7 @@ class Lineage:
         perturbation: How the row was made from its parent, for variants.
         business_impact: What a wrong answer costs, in the source's own words or figures.
         created_at: When the row was written.
-        difficulty_factors: Knowledge breadth, reasoning steps, constraints, ambiguity; finite numbers.
+        difficulty_factors: `DIFFICULTY_FACTORS`, finite numbers.
     """
 
     sub_task: str | None = None

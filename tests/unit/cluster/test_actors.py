@@ -12,7 +12,7 @@ import pytest
 from ray.exceptions import GetTimeoutError, RayActorError, RayError
 
 from cluster import actors
-from cluster.actors import Evaluation, start_engine, start_evaluation
+from cluster.actors import Evaluation, await_engine, start_engine, start_evaluation
 from cluster.config import LaunchConfig
 from cluster.placement import Placement
 from scheduler.errors import ResourceError, RunFailedError
@@ -148,7 +148,9 @@ def test_an_evaluation_without_a_gpu_does_not_see_its_nodes(
 
 def engine_starter(answer: Any, monkeypatch: pytest.MonkeyPatch, launch: LaunchConfig) -> Callable[[], Any]:
     monkeypatch.setattr(actors, "HeatEngineActor", Class(SimpleNamespace(ready=Method(answer))))
-    return lambda: start_engine(launch, name="heat-one", namespace="here", ledger=Path("/runs/one/ledger"))
+    ledger = Path("/runs/one/ledger")
+    engine = start_engine(launch, name="heat-one", namespace="here", ledger=ledger)
+    return lambda: await_engine(engine, launch, ledger=ledger)
 
 
 def test_an_engine_is_waited_for_as_long_as_workers_may_take_and_no_longer(

@@ -11,8 +11,8 @@ from scheduler.ledger import read_ledger
 from scheduler.records import DecisionRecord, IntervalRecord, RunRecord
 from scheduler.signals import IntervalReport
 from tests.unit.train.local_run import STEPS, CrashError, Disturbances, LocalRun, local_run
+from train.data.row import DIFFICULTY_FACTORS
 
-FACTORS = ("knowledge_breadth", "reasoning_steps", "constraints", "ambiguity")
 EVERYTHING: dict[str, Any] = {
     "mixture": {"weight_unit": "tokens"},
     "stages": [
@@ -33,7 +33,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     for task in ("sum", "spell"):
         rows = []
         for n in range(40):
-            factors = dict.fromkeys(FACTORS, 1 + n % 3)
+            factors = dict.fromkeys(DIFFICULTY_FACTORS, 1 + n % 3)
             first = {"id": f"{n}", "instruction": f"{task} {n}", "output": "ab"[n % 2] * (1 + n % 4)}
             second = {"id": f"{n}b", "parent_id": f"{n}", "instruction": f"{task} again {n}", "output": f"{n % 7}"}
             rows += [{**row, "difficulty_factors": factors} for row in (first, second)]

@@ -21,15 +21,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from train.data.row import Lineage, Message, Refusal, Row, messages_text, parse_messages
+from train.data.row import DIFFICULTY_FACTORS, Lineage, Message, Refusal, Row, messages_text, parse_messages
 
 BATCH_ROWS = 4096
 _BATCH_CHARS = 4 << 20
 
-FACTORS = ("knowledge_breadth", "reasoning_steps", "constraints", "ambiguity")
 LINEAGE_COLUMNS = tuple(item.name for item in fields(Lineage) if item.name != "difficulty_factors")
 _ROW_COLUMNS = ("id", "task", "source", "line", "parent_id", "content_hash", "answer")
-_NO_FACTORS = (None,) * len(FACTORS)
+_NO_FACTORS = (None,) * len(DIFFICULTY_FACTORS)
 
 ROW_SCHEMA = pa.schema(
     [
@@ -42,7 +41,7 @@ ROW_SCHEMA = pa.schema(
         ("messages", pa.string()),
         ("answer", pa.string()),
         *((name, pa.string()) for name in LINEAGE_COLUMNS),
-        *((name, pa.float64()) for name in FACTORS),
+        *((name, pa.float64()) for name in DIFFICULTY_FACTORS),
         ("flags", pa.list_(pa.string())),
     ]
 )
@@ -185,7 +184,7 @@ def row_columns(rows: Sequence[Row]) -> dict[str, Sequence[Any]]:
     lineages = [row.lineage for row in rows]
     columns |= {name: list(map(attrgetter(name), lineages)) for name in LINEAGE_COLUMNS}
     factors = [lineage.difficulty_factors or _NO_FACTORS for lineage in lineages]
-    return columns | dict(zip(FACTORS, zip(*factors, strict=True), strict=True))
+    return columns | dict(zip(DIFFICULTY_FACTORS, zip(*factors, strict=True), strict=True))
 
 
 def part(folder: Path, kind: str, shard: int) -> Path:
