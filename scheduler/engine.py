@@ -205,7 +205,13 @@ class HeatEngine:
         self.heat.update(evaluation, step=source_step, served=self.served, overfit_tolerance=tolerance)
         self.history.fold(evaluation)
         transition = self._stage_transition(effective_step, anything_measured=len(evaluation.signals) > 0)
-        step = self.progression.observe(evaluation, self.heat.state, stages=self.stages, effective_step=effective_step)
+        step = self.progression.observe(
+            evaluation,
+            self.heat.state,
+            stages=self.stages,
+            guards=self.guards.config,
+            effective_step=effective_step,
+        )
         facts = self._facts(effective_step)
         was_outside = facts.previous is not self._weights
         match self._ask(self._evidence(evaluation, facts, source_step), stage_begins=transition is not None):

@@ -42,7 +42,6 @@ class Progression:
     def __init__(self, setup: EngineSetup) -> None:
         self._setup = setup
         self._names = tuple(task.name for task in setup.tasks)
-        self._guards = (setup.guards_of(1), setup.guards_of(2))
         self.states = StateMachine(
             setup.mixture.states, total_steps=setup.total_steps, interval_steps=setup.interval_steps
         )
@@ -56,8 +55,16 @@ class Progression:
         """What decides the difficulty levels of this stage; None where its own window or nothing does."""
         return self.curriculum if self._setup.stage_difficulty[stage - 1] is None else None
 
-    def observe(self, evaluation: Evaluation, heat: HeatState, *, stages: StageMachine, effective_step: int) -> Step:
-        """Fold in one evaluation, with the heat and the stage after it; once the run is frozen nothing else moves."""
+    def observe(
+        self,
+        evaluation: Evaluation,
+        heat: HeatState,
+        *,
+        stages: StageMachine,
+        guards: GuardConfig,
+        effective_step: int,
+    ) -> Step:
+        """Fold in one evaluation, with heat, stage and guards after it; once the run is frozen nothing else moves."""
         state = self.states.observe(
             effective_step=effective_step,
             stage=stages.stage,
@@ -69,7 +76,7 @@ class Progression:
         curriculum = self.curriculum_of(stages.stage)
         progress = effective_step / self._setup.total_steps
         levels = () if curriculum is None else curriculum.observe(evaluation, progress=progress)
-        return Step(state, levels, self._freeze(evaluation, heat, self._guards[stages.stage - 1]))
+        return Step(state, levels, self._freeze(evaluation, heat, guards))
 
     def _freeze(self, evaluation: Evaluation, heat: HeatState, guards: GuardConfig) -> tuple[Freeze, ...]:
         if guards.overfit_action == "cool":
